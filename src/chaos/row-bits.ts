@@ -4,23 +4,20 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import type { Block } from '../xccl/row-sums.ts';
 
-/** So many others have rows on their way before the NPU has: then it may have none at all. */
+/** So often others leave rows before the NPU does: then it may leave none at all. */
 const PASSED_MAX = 64;
 
-/** Of what is on its way next in the NPU's memory, or in another's, once; `onFlip` is told. Not any more when the function is called that is returned. */
-export function flipNextRows({ npus, space }: Pick<VirtualControl, 'npus' | 'space'>, npu: number, bit: number, onFlip: () => void): () => void {
-  const before = npus.onTravel;
+type Pod = Pick<VirtualControl, 'npus' | 'space' | 'directory'>;
+
+/** Of what the NPU leaves next, or another one, once; `onFlip` is told. Not any more when the function is called that is returned. */
+export function flipNextRows({ npus, space, directory }: Pod, npu: number, bit: number, onFlip: () => void): () => void {
   let passed = 0;
-  let isOver = false;
-  npus.onTravel = (of, rows) => {
-    before?.(of, rows);
-    if (isOver || (of !== npu && passed++ < PASSED_MAX) || !flipBitOf(space, [...rows], bit)) return;
-    isOver = true;
+  const end = npus.travel.add((die, rows) => {
+    if ((die !== directory.dieOfNpu(npu) && passed++ < PASSED_MAX) || !flipBitOf(space, rows, bit)) return;
+    end();
     onFlip();
-  };
-  return () => {
-    isOver = true;
-  };
+  });
+  return end;
 }
 
 /** Counted through all of them, and round. False: there are none. */

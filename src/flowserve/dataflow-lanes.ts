@@ -70,6 +70,4 @@ const flowing = (lanes: readonly AskedPeers[]): Surrounding => ({
   },
   // Whoever has moved is asked again.
   reseat: () => {},
-  // Those of the exchange.
-  rowsOnTheirWay: () => [],
 });

@@ -12,7 +12,6 @@ import { type Address, address } from '../protocol/address.ts';
 import { assert, invariantBroken, UnsoundMemory } from '../protocol/errors.ts';
 import { isDueBefore } from '../xccl/due-time.ts';
 import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
-import type { Block } from '../xccl/row-sums.ts';
 import type { ExpertArithmetic } from './arithmetic.ts';
 import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
 import { ExpertTimes } from './expert-times.ts';
@@ -23,7 +22,7 @@ import type { OutputProjection } from './output-projection.ts';
 const OWN_ROWS: RowFormats = { there: 'f32', back: 'f32' };
 
 /** The NPU's part in what its DP domains do together (turns.ts, micro-batches.ts). */
-export type Turns = { readonly takePart: () => boolean; readonly reseat: () => void; readonly rowsOnTheirWay: () => Iterable<Block> };
+export type Turns = { readonly takePart: () => boolean; readonly reseat: () => void };
 
 export class ExpertService {
   readonly forward: ExpertArithmetic;
@@ -162,12 +161,6 @@ export class ExpertService {
   /** Members of its domains may have moved, or have been given up. */
   reseat(): void {
     this.#turns?.reseat();
-  }
-
-  /** What the NPU, or a peer of it, has yet to look at. */
-  *rowsOnTheirWay(): Iterable<Block> {
-    yield* this.exchange.rowsOnTheirWay();
-    yield* this.#turns?.rowsOnTheirWay() ?? [];
   }
 
   /** Each of its slots once, on one row, as before the first request: what comes of it is nobody's. */

@@ -16,7 +16,6 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';
 import { MemberIsBack } from '../xccl/iterations.ts';
-import type { Block } from '../xccl/row-sums.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import { LOSSES_MAX } from './asked-peers.ts';
 import { MICRO_BATCHES } from './dp-domains.ts';
@@ -38,8 +37,6 @@ export type Surrounding = {
   giveUp(): void;
   /** NPUs may have moved, or have been given up. @throws `worker_lost` where that ends the iteration of the step at hand */
   reseat(): void;
-  /** What has come for the NPU and is to be looked at. */
-  rowsOnTheirWay(): Iterable<Block>;
 };
 
 export class MicroBatches {
@@ -203,10 +200,6 @@ export class MicroBatches {
     } catch (error) {
       this.#end = error;
     }
-  }
-
-  rowsOnTheirWay(): Iterable<Block> {
-    return this.#surrounding.rowsOnTheirWay();
   }
 
   /** NPUs whose answers are missing. */

@@ -29,7 +29,7 @@ import type { Transfer } from '../protocol/transfers.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
-import type { Block } from '../xccl/row-sums.ts';
+import { TravelWatch } from '../xccl/travel-watch.ts';
 import type { Machine } from './build-machine.ts';
 import { groupLost } from './kv-event-reader.ts';
 import { lostReport, unheardReport } from './lost-reports.ts';
@@ -76,8 +76,8 @@ export class MachineNpus {
   readonly damaged = new Set<number>();
   /** Before each turn of steps that wait for one another, between their layers: for who injects what may happen there. */
   onTurn: ((movesOf: (npu: number) => ExpertMoves) => void) | null = null;
-  /** When NPUs have asked others, and when they have been answered: rows lie there then (`ExpertService.rowsOnTheirWay`). */
-  onTravel: ((npu: number, rows: Iterable<Block>) => void) | null = null;
+  /** Of rows on their way between the NPUs' dies. */
+  readonly travel = new TravelWatch();
 
   constructor(machine: Machine, directory: Directory, ports: MachinePorts) {
     const { plan } = machine;
@@ -99,7 +99,7 @@ export class MachineNpus {
       space,
       directory: this.#directory,
       // Who waits for a peer is polled until it has its answers: nobody needs to be told.
-      surroundings: { space, areasOf: (die) => this.#areas[die] as Areas, arrive: () => {}, now_ms },
+      surroundings: { space, areasOf: (die) => this.#areas[die] as Areas, arrive: () => {}, now_ms, watch: this.travel },
       arithmetics: this.#directory.npusOfWorker(worker).map(arithmeticOf),
       checksum: plainChecksum(space),
       readExpert,
@@ -322,15 +322,9 @@ export class MachineNpus {
       this.onTurn?.((npu) => this.#theHostOf(npu).moves);
       for (const program of ranks) isMoving = (isAtWork(program) && this.#poll(program) !== 'pending') || isMoving;
       if (!ranks.some(isAtWork)) return;
-      if (this.onTravel !== null) this.#tellOfRows(this.onTravel);
       for (const npus of this.#living)
         for (const service of npus.services) isMoving = (!this.#hanging.has(service.npu) && this.#serve(npus, service) > 0) || isMoving;
-      if (this.onTravel !== null) this.#tellOfRows(this.onTravel);
     }
-  }
-
-  #tellOfRows(tell: NonNullable<MachineNpus['onTravel']>): void {
-    for (const { services } of this.#living) for (const service of services) tell(service.npu, service.rowsOnTheirWay());
   }
 
   #poll(program: StepProgram<Arithmetic>): ReturnType<Npus['poll']> {

@@ -33,8 +33,6 @@ export class Arrivals {
   readonly #open: number[] = [];
   readonly #events: Int32Array;
   #round = 0;
-  /** What was expected last is pulled. */
-  #isOver = true;
 
   constructor(membership: Membership, channel: Channel, ranks: readonly number[]) {
     this.#membership = membership;
@@ -45,7 +43,6 @@ export class Arrivals {
   }
 
   expect(round: number): void {
-    this.#isOver = false;
     this.#round = round;
     this.#missing.length = 0;
     this.#open.length = 0;
@@ -76,7 +73,6 @@ export class Arrivals {
    */
   confirm(what: string): void {
     const { endpoint } = this.#membership;
-    this.#isOver = true;
     for (let index = 0; index < this.#events.length; index++) {
       const rank = this.parts.holders[index] as number;
       if (endpoint.isStill(this.#membership.dieOf(rank), this.#channel, this.#events[index] as number)) continue;
@@ -84,12 +80,6 @@ export class Arrivals {
       this.#membership.checkMember(what, rank);
       throw new MinipodError('memory_fault', `${what}: ${this.#membership.nameOf(rank)} published anew while its rows were pulled`);
     }
-  }
-
-  /** Indices of what has come and is to be pulled; `parts` says where it lies. */
-  *unpulled(): Iterable<number> {
-    if (this.#isOver) return;
-    for (let index = 0; index < this.#events.length; index++) if (!this.#open.includes(index) || this.#read(index) !== 0) yield index;
   }
 
   /** What has not come, for the deadline. */

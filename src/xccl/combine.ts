@@ -9,7 +9,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { ReceivedTokens } from './dispatch.ts';
 import type { Membership } from './membership.ts';
 import { answerBytes, checkRange, checkRoom, type Extent, formatOfCode, type PartList, REFUSED } from './parts.ts';
-import type { Block, RowChecks } from './row-sums.ts';
+import type { RowChecks } from './row-sums.ts';
 import type { TokenRouting } from './token-routing.ts';
 import { blockBytes, formatCode, type RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
@@ -53,11 +53,6 @@ export class ReplyBlocks {
     return this.#membership.endpoint.areas.reply + this.#extent.offset;
   }
 
-  /** Of others, on their way by here. */
-  blocksOf(blocks: PartList, from: number): Block[] {
-    return this.#checks === null ? [] : answerOf(this.#membership, blocks, from, this.#received.hidden);
-  }
-
   /** @throws `out_of_memory` with the bytes needed and granted, before anything is written there. */
   leave(what: string, { rows, format = 'f32', refused = null }: Replies): void {
     const { sources, hidden, pairs, codec, first_pair } = this.#received;
@@ -77,22 +72,22 @@ export class ReplyBlocks {
       const block = endpoint.areas.reply + (this.offsets[source] as number);
       if (!isThere) codec.encode(block, rows + 4 * (first_pair[source] as number) * hidden, this.#received.pairsFrom(source), format);
       const answered = this.pairs[source] as number;
-      if (answered > 0) this.sums[source] = this.#checks?.sum(0, block, blockBytes(format, answered, hidden)) ?? 0;
+      if (answered > 0) this.sums[source] = this.#sumOf(block, blockBytes(format, answered, hidden));
       else this.sums[source] = this.#received.damaged[source] === 0 ? 0 : WAS_DAMAGED;
     }
+  }
+
+  #sumOf(address: number, bytes: number): number {
+    if (this.#checks === null) return 0;
+    const sum = this.#checks.sum(0, address, bytes);
+    const { die, surroundings } = this.#membership.endpoint;
+    if (surroundings.watch?.isOn) surroundings.watch.left(die, [{ address, bytes }]);
+    return sum;
   }
 }
 
 /** In place of a refusal's sum: what was asked was not what it had been. */
 const WAS_DAMAGED = 1;
-
-/** Where an answer lies that somebody has left. */
-function answerOf(membership: Membership, blocks: PartList, index: number, hidden: number): Block[] {
-  const [pairs, code, rank] = [blocks.pairs[index] as number, blocks.formats[index] as number, blocks.holders[index] as number];
-  const { reply } = membership.endpoint.surroundings.areasOf(membership.dieOf(rank));
-  const bytes = answerBytes(membership.nameOf(rank), code, pairs, hidden);
-  return bytes === 0 ? [] : [{ address: reply + (blocks.offsets[index] as number), bytes }];
-}
 
 /** Where a rank with tokens takes the answers in. */
 export type CollectMemory = {
@@ -207,11 +202,6 @@ export class ReplyCollector {
   /** What was pulled was not written anew meanwhile. */
   confirm(): void {
     for (let count = 0; count < this.#damaged; count++) this.#checks?.found();
-  }
-
-  /** What there is to look at of an answer; nothing, where it is empty. */
-  blocksOf(blocks: PartList, from: number): Block[] {
-    return this.#checks === null ? [] : answerOf(this.#membership, blocks, from, this.#hidden);
   }
 
   /** To `row` and after; the row that follows them. */

@@ -8,8 +8,8 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Arena } from '../fabric/arena.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Membership } from './membership.ts';
-import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, NOTE_BYTES, type PartList, partBytes, writeEntry } from './parts.ts';
-import type { Block, RowChecks } from './row-sums.ts';
+import { checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, NOTE_BYTES, type PartList, partBytes, summedBytes, writeEntry } from './parts.ts';
+import type { RowChecks } from './row-sums.ts';
 import { PLACE_MASK, type TokenRouting } from './token-routing.ts';
 import { blockBytes, formatCode, RowCodec, stagingBytes, type WireFormat, type WireKernels } from './wire-format.ts';
 
@@ -94,7 +94,10 @@ export class TokenPackage {
       words[offsetOf(part) / 4] = note;
       this.#writePairs(part + NOTE_BYTES, to, pairs);
       this.#codec.gather(part + NOTE_BYTES + 8 * pairs, from, tokens, this.#rowTokens + 4 * (routing.first_row[to] as number), count, format);
-      if (this.#checks !== null) words[offsetOf(part) / 4 + 1] = sumOfPart(this.#checks, note, part, count, pairs, format, hidden);
+      if (this.#checks === null) continue;
+      words[offsetOf(part) / 4 + 1] = sumOfPart(this.#checks, note, part, count, pairs, format, hidden);
+      const { die, surroundings } = endpoint;
+      if (surroundings.watch?.isOn) surroundings.watch.left(die, [{ address: part + NOTE_BYTES, bytes: summedBytes(format, count, pairs, hidden) }]);
     }
   }
 
@@ -112,7 +115,7 @@ export class TokenPackage {
 
 /** Of its pairs and rows, begun with its note. */
 const sumOfPart = ({ sum }: RowChecks, note: number, part: number, rows: number, pairs: number, format: WireFormat, hidden: number): number =>
-  sum(note, part + NOTE_BYTES, 8 * pairs + blockBytes(format, rows, hidden)) | 0;
+  sum(note, part + NOTE_BYTES, summedBytes(format, rows, pairs, hidden)) | 0;
 
 /** Where an expert rank takes tokens in: f32 [rows_max, hidden], u32 [pairs_max] twice, and scratch. */
 export type ReceiveMemory = {
@@ -222,16 +225,6 @@ export class ReceivedTokens {
   /** What was pulled was not written anew meanwhile. */
   confirm(): void {
     for (const isDamaged of this.damaged) if (isDamaged !== 0) this.#checks?.found();
-  }
-
-  /** What there is to look at of a part; nothing, where it is empty. */
-  blocksOf(parts: PartList, index: number): Block[] {
-    const pairs = parts.pairs[index] as number;
-    if (this.#checks === null || pairs === 0) return [];
-    const rank = parts.holders[index] as number;
-    const part = this.#membership.endpoint.surroundings.areasOf(this.#membership.dieOf(rank)).dispatch + (parts.offsets[index] as number);
-    const format = formatOfCode(this.#membership.nameOf(rank), parts.formats[index] as number);
-    return [{ address: part + NOTE_BYTES, bytes: 8 * pairs + blockBytes(format, parts.rows[index] as number, this.hidden) }];
   }
 
   #check(parts: PartList, source: number): void {

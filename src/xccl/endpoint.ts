@@ -11,6 +11,7 @@ import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { invariantBroken } from '../protocol/errors.ts';
 import { type Areas, type Channel, FIELD_BYTES, FIELD_WORD } from './areas.ts';
+import type { TravelWatch } from './travel-watch.ts';
 
 /** What XCCL needs of the pod around it. */
 export type Surroundings = {
@@ -20,6 +21,8 @@ export type Surroundings = {
   /** Tells the thread that hosts the die to look at its metadata; nothing to do where that is this thread. */
   readonly arrive: (die: number) => void;
   readonly now_ms: () => number;
+  /** Missing: nobody ever looks on. */
+  readonly watch?: TravelWatch | undefined;
 };
 
 /** `pulled_bytes`: of rows taken from peers' areas by dispatch and combine, in whichever form they travel. */

@@ -18,7 +18,7 @@ import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import type { Extent, PartList } from './parts.ts';
 import type { Rounds } from './rounds.ts';
-import type { Block, RowChecks } from './row-sums.ts';
+import type { RowChecks } from './row-sums.ts';
 import { TokenRouting } from './token-routing.ts';
 import { BLOCK_ALIGNMENT, RowCodec, type WireKernels } from './wire-format.ts';
 
@@ -36,8 +36,6 @@ export interface AttentionEnd {
   readonly isRefused: boolean;
   /** For nothing but that some part, or some answer, is not what it was. */
   readonly isDamaged: boolean;
-  /** Answers that have come and are to be looked at, where they are at all. */
-  unpulled(): Iterable<Block>;
 }
 
 export interface ExpertEnd {
@@ -49,8 +47,6 @@ export interface ExpertEnd {
   a2e(deadline: Deadline): Operation;
   /** @throws `out_of_memory` with the bytes needed and granted. */
   e2a(replies: Replies & Deadline): Operation;
-  /** What has come and is to be looked at, where it is at all; and what was answered, at a trampoline. */
-  unpulled(): Iterable<Block>;
 }
 
 /** What all ranks agree on, but for `endpoint`, `kernels` and the extents. */
@@ -118,15 +114,6 @@ export class AttentionWork {
       },
     });
   }
-
-  *unpulled(answers: Arrivals, blocksOf: (fields: PartList) => PartList): Iterable<Block> {
-    for (const index of answers.unpulled()) {
-      const blocks = blocksOf(answers.parts);
-      // One field for all of them, or one each.
-      const all = blocks === answers.parts ? [index] : blocks.holders.keys();
-      for (const from of all) yield* this.collector.blocksOf(blocks, from);
-    }
-  }
 }
 
 /** What an expert rank does alone; `number`: its own among the expert ranks. */
@@ -148,9 +135,5 @@ export class ExpertWork {
     tokens.confirm(what);
     this.received.confirm();
     return null;
-  }
-
-  *unpulled(tokens: Arrivals): Iterable<Block> {
-    for (const source of tokens.unpulled()) yield* this.received.blocksOf(tokens.parts, source);
   }
 }

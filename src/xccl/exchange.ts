@@ -106,8 +106,6 @@ export class Exchange {
   readonly #sums: RowSums | null;
   /** Of the rounds that this die takes part in beside; null: memory is trusted. */
   readonly checks: RowChecks | null;
-  /** By lane and peer: the event whose answer is not here; 0: none is. */
-  readonly #asked: Int32Array;
   /** Where the next look for dispatches begins: nobody is served twice before the others had their turn. */
   #turn = 0;
   #isStalled = false;
@@ -126,8 +124,7 @@ export class Exchange {
     this.#sums = sum === undefined ? null : new RowSums(endpoint, sum);
     this.checks = sum === undefined ? null : { sum, found: () => void this.damaged++ };
     this.#lanes = [ONLY_LANE, ...Array.from({ length: lanes - 1 }, (_, lane) => laneOf(lane))];
-    const { reply_bytes, dies } = endpoint.areas;
-    this.#asked = new Int32Array(dies * lanes);
+    const { reply_bytes } = endpoint.areas;
     this.#replies = askers === undefined ? new ReplyArea(reply_bytes) : new ReservedReplies(reply_bytes, askers, lanes);
   }
 
@@ -155,17 +152,13 @@ export class Exchange {
     const { dispatch } = this.endpoint.areas;
     const what = layer | (epoch << LAYER_BITS);
     this.dispatches++;
-    const event = this.endpoint.write(peer, this.#lane(lane).dispatch, what, withDue(segments, due), segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
-    this.#asked[lane * this.endpoint.areas.dies + peer] = event;
-    return event;
+    return this.endpoint.write(peer, this.#lane(lane).dispatch, what, withDue(segments, due), segmentsAddress - dispatch, pairRowsAddress - dispatch, 0);
   }
 
   /** Asks a peer for its columns of rows that lie in this die's dispatch area. Returns the event that its answer will name. */
   dispatchRows(peer: number, { layer, rows, rowsAddress, bytes }: RowsDispatch): number {
     this.dispatches++;
-    const event = this.endpoint.write(peer, CHANNEL.dispatch, -1 - layer, rows, rowsAddress - this.endpoint.areas.dispatch, bytes, 0);
-    this.#asked[peer] = event;
-    return event;
+    return this.endpoint.write(peer, CHANNEL.dispatch, -1 - layer, rows, rowsAddress - this.endpoint.areas.dispatch, bytes, 0);
   }
 
   /**
@@ -218,7 +211,6 @@ export class Exchange {
   /** The answer to the event is not needed, or not any more: its room is free. */
   abandon(peer: number, event: number, lane = 0): void {
     this.endpoint.mark(peer, this.#lane(lane).dispatch, FIELD_WORD.e, event);
-    this.#asked[lane * this.endpoint.areas.dies + peer] = 0;
   }
 
   /** The next dispatch that has come, with room for its answer. Null: nobody asks, or there is no room now. */
@@ -270,21 +262,12 @@ export class Exchange {
     }
     // There are no rows to be taken.
     if (!isComputed || isDamaged) this.#replies.sweep((holder, held, on) => holder === source && held === event && on === lane);
-    const sum = isComputed ? (this.#sums?.of(this.endpoint.areas.reply + replyOffset, reply_bytes) ?? 0) : 0;
+    const reply = this.endpoint.areas.reply + replyOffset;
+    const sum = isComputed ? (this.#sums?.of(reply, reply_bytes) ?? 0) : 0;
+    const { die, surroundings } = this.endpoint;
+    // An answer that nobody waits for, nobody looks at.
+    if (isComputed && surroundings.watch?.isOn && !isDamaged && this.isWanted(arrived)) surroundings.watch.left(die, [{ address: reply, bytes: reply_bytes }]);
     this.endpoint.write(source, this.#lane(lane).combine, event, replyOffset, pairs, isDamaged ? STATUS.damaged : STATUS[verdict], sum);
-  }
-
-  /** What peers have yet to look at of what they are asked with, and of what they are answered: whoever flips a bit of it is found out. */
-  *rowsOnTheirWay(): Iterable<Block> {
-    const { endpoint } = this;
-    for (let lane = 0; lane < this.#lanes.length; lane++) {
-      const { combine } = this.#lane(lane);
-      const isOpen = (event: number, peer: number): boolean =>
-        event !== 0 && (endpoint.newEventFrom(peer, combine) === 0 || endpoint.wordFrom(peer, combine, FIELD_WORD.a) !== event);
-      if (this.#asked.subarray(lane * endpoint.areas.dies, (lane + 1) * endpoint.areas.dies).some(isOpen)) yield* this.#sums?.left(lane) ?? [];
-    }
-    for (const { source, event, lane, from, to } of this.#replies.held())
-      if (!this.#isTaken(source, event, lane)) yield { address: endpoint.areas.reply + from, bytes: to - from };
   }
 
   /**

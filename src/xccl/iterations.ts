@@ -28,7 +28,6 @@ import type { DpDomain, DpDomainLife } from './dp-domain.ts';
 import type { AttentionEnd } from './ends.ts';
 import type { Lane } from './lane.ts';
 import { DONE, type Operation, type Poll } from './operation.ts';
-import type { Block } from './row-sums.ts';
 
 /** An iteration has ended in which nobody was lost: somebody is back, and takes part from the next one on. */
 export class MemberIsBack extends MinipodError {
@@ -183,11 +182,6 @@ export class Iterations {
   missing(lane: number): number[] {
     const poll = this.#lane(lane).poll();
     return poll.state === 'pending' ? poll.missing.map((rank) => this.#life.npus[rank] as number) : [];
-  }
-
-  /** What has come and is to be looked at. */
-  *rowsOnTheirWay(): Iterable<Block> {
-    for (const { end, isAsking } of this.#lanes) if (isAsking) yield* end.unpulled();
   }
 
   /** The rank's step is no more: what is left of the iteration it does with nothing. */

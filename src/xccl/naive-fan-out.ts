@@ -12,7 +12,6 @@ import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
 import { Rounds, type StepNames } from './rounds.ts';
-import type { Block } from './row-sums.ts';
 import type { Needs } from './wait-chain.ts';
 import { formatCode } from './wire-format.ts';
 
@@ -64,10 +63,6 @@ export class FanOutSource implements AttentionEnd {
 
   e2aRows({ timeout_ms }: Deadline): Operation {
     return this.#work.e2a(this.#rounds, this.#answers, timeout_ms, null, (fields) => fields);
-  }
-
-  unpulled(): Iterable<Block> {
-    return this.#work.unpulled(this.#answers, (fields) => fields);
   }
 
   /** Also where there is nothing to do: the field is what the expert ranks wait for. */
@@ -128,10 +123,6 @@ export class FanOutExpert implements ExpertEnd {
       begin: (round) => this.#publish(round),
       resume: null,
     });
-  }
-
-  unpulled(): Iterable<Block> {
-    return this.#work.unpulled(this.#tokens);
   }
 
   #publish(round: number): void {

@@ -23,9 +23,11 @@ const ENTRY_WORDS = Object.keys(ENTRY_WORD).length;
 export const directoryBytes = (entries: number): number => entries * ENTRY_WORDS * 4;
 /** Before a part's pairs: a word that its sender says to all, and its sum. */
 export const NOTE_BYTES = 8;
+/** Of a part, behind its note and its sum. */
+export const summedBytes = (format: WireFormat, rows: number, pairs: number, hidden: number): number => 8 * pairs + blockBytes(format, rows, hidden);
 /** One without pairs and rows is nothing at all. */
 export const partBytes = (format: WireFormat, rows: number, pairs: number, hidden: number): number =>
-  pairs === 0 && rows === 0 ? 0 : roundUp(NOTE_BYTES + 8 * pairs + blockBytes(format, rows, hidden), BLOCK_ALIGNMENT);
+  pairs === 0 && rows === 0 ? 0 : roundUp(NOTE_BYTES + summedBytes(format, rows, pairs, hidden), BLOCK_ALIGNMENT);
 
 // ---------------------------------------------------------------- what an area must hold for any choice of the gates
 

@@ -18,8 +18,6 @@ export type Replies = {
   sweep(isTaken: IsTaken): void;
   /** The source is given up: frees what was for it. */
   forget(source: number): void;
-  /** All that is given out, whether or not it is taken. */
-  held(): Iterable<Held>;
 };
 
 /** Bytes `from` … `to` − 1, for the source's event on a lane. */
@@ -72,9 +70,5 @@ export class ReplyArea implements Replies {
 
   forget(source: number): void {
     this.sweep((holder) => holder === source);
-  }
-
-  held(): Iterable<Held> {
-    return this.#held;
   }
 }

@@ -61,10 +61,6 @@ export class ReservedReplies implements Replies {
     this.#places.delete(source);
   }
 
-  held(): Iterable<Held> {
-    return this.#held.values();
-  }
-
   #free(key: number): void {
     const held = this.#held.get(key);
     this.#used -= held === undefined ? 0 : held.to - held.from;

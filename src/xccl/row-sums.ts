@@ -55,6 +55,8 @@ export class RowSums {
       if (block !== undefined) sum = this.#sum(sum, block.address, block.bytes);
     }
     this.#words[at + WORD.sum] = sum;
+    const { watch } = this.#endpoint.surroundings;
+    if (watch?.isOn) watch.left(this.#endpoint.die, blocks);
   }
 
   /** What a peer has left are the rows that it summed, as far as it does not write them anew just now. */
@@ -70,16 +72,6 @@ export class RowSums {
       if (bytes > 0) sum = this.#sum(sum, dispatch + offset, bytes);
     }
     return sum === words[at + WORD.sum];
-  }
-
-  /** Those that were left last. */
-  left(lane: number): Block[] {
-    const { dispatch, dispatch_bytes } = this.#endpoint.areas;
-    const at = placeOf(dispatch, dispatch_bytes, lane);
-    return Array.from({ length: BLOCKS }, (_, index) => ({
-      address: dispatch + ((this.#words[at + 2 * index + WORD.offset] as number) >>> 0),
-      bytes: (this.#words[at + 2 * index + WORD.bytes] as number) >>> 0,
-    })).filter(({ bytes }) => bytes > 0);
   }
 
   of(address: number, bytes: number): number {

@@ -27,9 +27,21 @@ import { type AttentionEnd, type AttentionOptions, AttentionWork, type Deadline,
 import type { Lane } from './lane.ts';
 import type { Membership } from './membership.ts';
 import type { Operation } from './operation.ts';
-import { answerBytes, checkRange, checkRoom, directoryBytes, type Extent, formatOfCode, PartList, partBytes, writeEntry } from './parts.ts';
+import {
+  answerBytes,
+  checkRange,
+  checkRoom,
+  directoryBytes,
+  type Extent,
+  formatOfCode,
+  NOTE_BYTES,
+  PartList,
+  partBytes,
+  summedBytes,
+  writeEntry,
+} from './parts.ts';
 import { Rounds, type StepNames } from './rounds.ts';
-import type { Block } from './row-sums.ts';
+import type { TravelWatch } from './travel-watch.ts';
 import type { Needs } from './wait-chain.ts';
 import { BLOCK_ALIGNMENT, formatCode } from './wire-format.ts';
 
@@ -101,10 +113,6 @@ export class TrampolineAttention implements AttentionEnd {
 
   e2aRows({ timeout_ms }: Deadline): Operation {
     return this.#work.e2a(this.#rounds, this.#bundle, timeout_ms, null, (fields) => this.#blocksIn(fields));
-  }
-
-  unpulled(): Iterable<Block> {
-    return this.#work.unpulled(this.#bundle, (fields) => this.#blocksIn(fields));
   }
 
   #publish(round: number): void {
@@ -205,19 +213,6 @@ export class TrampolineExpert implements ExpertEnd {
     });
   }
 
-  *unpulled(): Iterable<Block> {
-    yield* this.#work.unpulled(this.#tokens);
-    for (const _ of this.#package?.unpulled() ?? []) {
-      const { parts } = this.#package as Arrivals;
-      const source = parts.holders[0] as number;
-      const left = new PartList(Array.from({ length: this.#split.experts }, () => source));
-      const { dispatch } = this.membership.endpoint.surroundings.areasOf(this.membership.dieOf(source));
-      left.read(this.membership.space, dispatch + (parts.offsets[0] as number), parts.offsets[0] as number);
-      for (const to of left.holders.keys()) yield* this.received.blocksOf(left, to);
-    }
-    for (const from of this.#answers?.unpulled() ?? []) yield* this.#work.replies.blocksOf((this.#answers as Arrivals).parts, from);
-  }
-
   /** A2E': the package, brought here at once, and a field to each expert rank for its part. */
   #forward(what: string, arrived: Arrivals, round: number): void {
     const { endpoint, space } = this.membership;
@@ -239,11 +234,24 @@ export class TrampolineExpert implements ExpertEnd {
       const needed = partBytes(format, forwarded.rows[to] as number, forwarded.pairs[to] as number, this.received.hidden);
       checkRange(peer, 'package in its dispatch', forwarded.offsets[to] as number, needed, bytes);
     }
+    if (endpoint.surroundings.watch?.isOn) this.#tellOfPackage(endpoint.surroundings.watch, base);
     for (let to = 0; to < experts; to++) {
       const stamp = stampOf(round, forwarded.formats[to] as number);
       const at = extent.offset + (forwarded.offsets[to] as number);
       const die = this.membership.dieOf(attention + to);
       endpoint.write(die, this.#split.lane.dispatch, at, forwarded.rows[to] as number, forwarded.pairs[to] as number, this.membership.tag, stamp);
+    }
+  }
+
+  /** Its parts are on their way once more, with the sums that they left with. */
+  #tellOfPackage(watch: TravelWatch, base: number): void {
+    const { offsets, formats, rows, pairs, holders } = this.#forwarded;
+    if (!this.#options.checks) return;
+    for (let to = 0; to < holders.length; to++) {
+      if (pairs[to] === 0) continue;
+      const format = formatOfCode('', formats[to] as number);
+      const bytes = summedBytes(format, rows[to] as number, pairs[to] as number, this.received.hidden);
+      watch.left(this.membership.endpoint.die, [{ address: base + (offsets[to] as number) + NOTE_BYTES, bytes }]);
     }
   }
 
@@ -290,6 +298,9 @@ export class TrampolineExpert implements ExpertEnd {
       offset += length;
     }
     arrived.confirm(what);
+    // They come with the sums that they left with.
+    const answers = { address: base + directoryBytes(experts), bytes: bytes - directoryBytes(experts) };
+    if (this.#options.checks && surroundings.watch?.isOn && answers.bytes > 0) surroundings.watch.left(endpoint.die, [answers]);
     endpoint.write(
       this.membership.dieOf(this.#number),
       this.#split.lane.combine,

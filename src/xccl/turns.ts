@@ -18,7 +18,6 @@ import type { Replies } from './combine.ts';
 import type { DpDomain, DpDomainLife } from './dp-domain.ts';
 import type { ExpertEnd } from './ends.ts';
 import type { Operation } from './operation.ts';
-import type { Block } from './row-sums.ts';
 
 const NO_DEADLINE = { timeout_ms: Number.POSITIVE_INFINITY } as const;
 
@@ -47,10 +46,6 @@ class ExpertLane {
 
   get hasArrived(): boolean {
     return this.#state === 'arrived';
-  }
-
-  unpulled(): Iterable<Block> {
-    return this.#operation === null ? [] : this.#end.unpulled();
   }
 
   /** Receives or sends as far as that goes. True: something came to its end. */
@@ -132,11 +127,6 @@ export class ExpertTurns {
   /** Members may have moved, or have been given up. */
   reseat(): void {
     for (const lane of this.#lanes) lane.reseat();
-  }
-
-  /** What has come and is to be looked at. */
-  *rowsOnTheirWay(): Iterable<Block> {
-    for (const lane of this.#lanes) yield* lane.unpulled();
   }
 
   #next(): ExpertLane | null {

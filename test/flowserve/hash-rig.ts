@@ -25,6 +25,7 @@ import { attentionPlaceOf, colocated, executorOfNpu } from '../../src/protocol/t
 import type { Areas } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { Exchange } from '../../src/xccl/exchange.ts';
+import { TravelWatch } from '../../src/xccl/travel-watch.ts';
 import { GREEDY } from '../golden/greedy.ts';
 
 /** Written down, not read: a dense layer, then experts, one of them shared. */
@@ -44,6 +45,7 @@ export type HashPod = {
   readonly space: AddressSpace;
   readonly programs: readonly StepProgram<HashForward>[];
   readonly services: readonly ExpertService[];
+  readonly travel: TravelWatch;
 };
 
 export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial<PlanOptions> & { model?: ModelShape } = {}): HashPod {
@@ -76,7 +78,8 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
   for (const layout of plan.layouts) loadHashWeights(plan, layout, space, VERSION);
   let time = 0;
   const areas = plan.dies.map((_, die) => areasOfDie(plan, die));
-  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => (time += 0.01) };
+  const travel = new TravelWatch();
+  const surroundings = { space, areasOf: (die: number) => areas[die] as Areas, arrive: () => {}, now_ms: () => (time += 0.01), watch: travel };
   const programs: StepProgram<HashForward>[] = [];
   const services = plan.layouts.map((layout) => {
     const exchange = new Exchange(
@@ -91,7 +94,7 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     programs.push(program);
     return program.service;
   });
-  return { plan, space, programs, services };
+  return { plan, space, programs, services, travel };
 }
 
 /** What generates: programs of any arithmetic. */

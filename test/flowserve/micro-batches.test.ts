@@ -63,7 +63,6 @@ function makeBatches(answers: Answers, reseats: () => Error = () => new MinipodE
     poll: () => false,
     asksBefore: () => false,
     giveUp: () => {},
-    rowsOnTheirWay: () => [],
     reseat: () => {
       throw reseats();
     },
