@@ -2,18 +2,20 @@
  * What calls are answered where nothing goes wrong: on one NPU alone, each call once, however many runs ask for it.
  * @module
  */
-import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
+import type { Arithmetic } from '../flowserve/arithmetic.ts';
+import { layersWithExperts } from '../flowserve/expert-slots.ts';
+import { MaskedExperts } from '../flowserve/masked-experts.ts';
+import type { StepProgram } from '../flowserve/step-program.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import type { GenerateOptions, PodOptions } from '../options.ts';
 import type { OpenModel } from '../platform/virtual-control.ts';
 import type { Pod } from '../pod.ts';
-import { address } from '../protocol/address.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 import { withMtpTwice } from './mtp-twice.ts';
 
-/** By position: the ranks whose experts gates do without there, `2,3`; '': none. */
+/** By position: the experts that gates do without there, by layer, `2,6|2,10|…`; '': none. */
 export type Masks = readonly string[];
 
 export type Answer = { readonly tokens: readonly number[]; readonly text: string; readonly finish: string };
@@ -92,11 +94,12 @@ export class Undisturbed implements AsyncDisposable {
     return answer;
   }
 
-  /** The same with experts masked, over so many ranks; nothing of it is kept, since hardly a call meets the same. */
-  async masked({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall, prompt: readonly number[], masks: Masks, ranks: number): Promise<readonly Answer[]> {
+  /** The same with experts masked; nothing of it is kept, since hardly a call meets the same. */
+  async masked({ pod }: Pick<ChaosPlan, 'pod'>, call: ChaosCall, prompt: readonly number[], masks: Masks): Promise<readonly Answer[]> {
     const numerics = numericsOf(pod);
-    const key = JSON.stringify([numerics, ranks]);
-    const known = this.#masking.get(key) ?? this.#openMasking({ kernels: 'hash', ...numerics, topology: `colocated:dp=${ranks}`, ...STEP_BY_STEP });
+    const key = JSON.stringify(numerics);
+    const eager = numerics.kernels === 'real' ? { enforce_eager: true } : {};
+    const known = this.#masking.get(key) ?? this.#openMasking({ kernels: 'hash', ...numerics, ...STEP_BY_STEP, ...eager });
     this.#masking.set(key, known);
     const { pod: whole, mask } = await known;
     mask(masks);
@@ -111,19 +114,27 @@ export class Undisturbed implements AsyncDisposable {
     for (const model of await Promise.allSettled(this.#models.values())) if (model.status === 'fulfilled') model.value.checkpoint[Symbol.dispose]();
   }
 
+  /** Gates of its one NPU do without the experts that they are told of, wherever those lie. */
   async #openMasking(options: PodOptions): Promise<MaskingPod> {
     const pod = await this.createPod(options);
+    const { npus, config, space } = pod.control;
+    const { forward } = npus.programOf(0) as StepProgram<Arithmetic>;
+    const layers = layersWithExperts(config);
+    const expertsOf = (mask: string): MaskedExperts => {
+      const by_layer = mask.split('|').map((text, index) => [layers[index] as number, new Set(text === '' ? [] : text.split(',').map(Number))] as const);
+      return new MaskedExperts(new Map(by_layer), space.wordsOf(forward.layout.base));
+    };
     let masks: Masks = [];
-    const { cast } = pod.control.host;
-    for (const { id } of pod.control.plan.hosting.deployment.groups) {
-      const { scheduler } = cast.contextOf(address('dp-group', id)) as { scheduler: StepScheduler };
-      const next = scheduler.plan.bind(scheduler);
-      scheduler.plan = (...terms) => {
-        const planned = next(...terms);
-        const mask = masks[planned?.plan.entries[0]?.start ?? -1] ?? '';
-        return planned === null || mask === '' ? planned : { ...planned, plan: { ...planned.plan, masked: mask.split(',').map(Number) } };
-      };
-    }
+    let now: MaskedExperts | null = null;
+    Object.defineProperty(forward, 'masked', { get: () => now, set: () => {} });
+    const launch = npus.launch.bind(npus);
+    npus.launch = (launched) => {
+      for (const { work } of launched) {
+        const mask = work.kind === 'step' ? (masks[work.plan.entries[0]?.start ?? -1] ?? '') : '';
+        now = mask === '' ? null : expertsOf(mask);
+      }
+      launch(launched);
+    };
     return { pod, mask: (next) => (masks = next) };
   }
 

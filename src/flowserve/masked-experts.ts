@@ -18,16 +18,12 @@ export type GatePlaces = { readonly routerLogits: number; readonly gateScratch: 
 export class MaskedExperts {
   readonly #words: Int32Array;
   /** By the model's layer. */
-  readonly #masked = new Map<number, ReadonlySet<number>>();
+  readonly #masked: ReadonlyMap<number, ReadonlySet<number>>;
 
-  /** Those whose replicas are all on `ranks` of the group. `layers`: the model's numbers of those that have experts. `words`: of the NPU's memory. */
-  constructor(map: ExpertMap, layers: readonly number[], ranks: ReadonlySet<number>, words: Int32Array) {
+  /** `words`: of the memory of the NPU that masks them. */
+  constructor(masked: ReadonlyMap<number, ReadonlySet<number>>, words: Int32Array) {
+    this.#masked = masked;
     this.#words = words;
-    const each = slotsOfRank(map.shape);
-    for (const [index, layer] of layers.entries()) {
-      const experts = Array.from({ length: map.shape.experts }, (_, expert) => expert);
-      this.#masked.set(layer, new Set(experts.filter((expert) => replicasOf(map, index, expert).every((slot) => ranks.has(Math.floor(slot / each))))));
-    }
   }
 
   of(layer: number): ReadonlySet<number> {
@@ -61,5 +57,9 @@ const NONE: ReadonlySet<number> = new Set();
 /** Experts that these NPUs alone have, by the map. `words`: of the memory of the NPU that masks them. */
 export function maskOf({ config, layout }: Pick<Arithmetic, 'config' | 'layout'>, map: ExpertMap, npus: readonly number[], words: Int32Array): MaskedExperts {
   const ranks = new Set(npus.map((npu) => npu - layout.expertSlots.group.first));
-  return new MaskedExperts(map, layersWithExperts(config), ranks, words);
+  const each = slotsOfRank(map.shape);
+  const experts = Array.from({ length: map.shape.experts }, (_, expert) => expert);
+  const isAlone = (index: number, expert: number): boolean => replicasOf(map, index, expert).every((slot) => ranks.has(Math.floor(slot / each)));
+  const masked = layersWithExperts(config).map((layer, index) => [layer, new Set(experts.filter((expert) => isAlone(index, expert)))] as const);
+  return new MaskedExperts(new Map(masked), words);
 }

@@ -274,6 +274,11 @@ export class MachineNpus {
     return this.#theHostOf(idOf(npu)).timesOf(idOf(npu));
   }
 
+  /** What runs the steps of an NPU whose worker lives, in its present life: for who looks on. */
+  programOf(npu: number): StepProgram<Arithmetic> | undefined {
+    return this.#hostOf(npu)?.programs.get(npu);
+  }
+
   /** A step as its NPU will compute it; with all the drafts that it may have, where the step before it is not done. */
   resolved(npu: Address, plan: StepPlan): StepPlan {
     const program = this.#theHostOf(idOf(npu)).programs.get(idOf(npu)) as StepProgram<Arithmetic>;

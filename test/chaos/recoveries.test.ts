@@ -1,5 +1,6 @@
 /** Pods whose lost workers have no successors: what is left goes on, or ends for want of what is lost, and nothing else explains that; what is done without is what is said. */
 import { describe, expect, it } from 'vitest';
+import { nativeMap } from '../../actors/policies/expert-placement/native.ts';
 import { type ChaosCall, type ChaosPlan, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
@@ -12,6 +13,7 @@ import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 
 /** Two attention NPUs on worker 0, and an expert NPU on worker 1 and one on worker 2. */
 const APART: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3, respawn: false };
+const EXPERTS_APART: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x1,experts=2', workers: 3 };
 const ROOM: ChaosPlanInput['pod'] = { expert_balancing: { redundant_slots: 32, period_ms: 1_000_000 } };
 const CALLS = [
   { key: 1, prompt_tokens: 40, max_tokens: 9 },
@@ -144,6 +146,15 @@ describe('a pod that does without lost experts', () => {
     expect(marked.some((from) => from > 0)).toBe(true);
   });
 
+  it.each<[string, ChaosPlanInput['pod'], FaultInput[]]>([
+    ['executors of unequal numbers of NPUs', { topology: 'pd:prefill=1xdp2,decode=1xdp3', workers: 5 }, [{ kind: 'worker-lost', worker: 1 }]],
+    ['experts in several places', { ...EXPERTS_APART, expert_balancing: { redundant_slots: 10, policy: 'mirrored', period_ms: 10 } }, [lost(1)]],
+    ['drafts that MTP layers make', { ...APART, hash_foreseeable: 0.7, speculative_config: { method: 'mtp', num_speculative_tokens: 2 } }, [lost(1)]],
+  ])('should be held against one that has those experts masked that it lacks: %s', async (_, pod, faults) => {
+    const report = await chaos.run({ seed: 3, pod: { ...pod, respawn: false, degraded: true }, calls: CALLS, faults });
+    expect([report.violations, report.calls.some(({ told = [] }) => told.some(({ isMarked }) => isMarked.includes(true)))]).toEqual([[], true]);
+  });
+
   it('should go on from what its caller was told, where the request’s earlier owner has told more since another took it over', async () => {
     const { violations, calls } = await chaos.run({
       seed: 957,
@@ -186,19 +197,30 @@ describe('a pod that does without lost experts', () => {
     await using undisturbed = new Undisturbed();
     const plan: ChaosPlan = parsePlan({ pod: { ...APART, degraded: true }, calls: [{ key: 1, prompt_tokens: 3, max_tokens: 6 }] });
     const [call] = plan.calls as [ChaosCall];
-    const npus = { launch: () => {} };
+    const map = nativeMap({ layers: 4, experts: 32, slots: 32, ranks: 2, nodes: 1, groups: 1 });
+    const program = { resolve: (planned: unknown) => planned, start: () => {}, batches: { routing: { map } } };
+    const npus = {
+      programOf: () => program,
+      launch: (launches: { readonly work: { readonly plan: unknown } }[]) => {
+        for (const { work } of launches) (program.start as (planned: unknown) => void)(work.plan);
+      },
+    };
     const steps = new MaskedSteps({ npus, plan: { hosting: { deployment: deploy(parseTopology(APART['topology'] as string)) } } } as never);
     const attach = { request: 1, choice: 0, prompt: [1, 1, 1] };
     const step = (start: number, tokens: number, masked: number[]): void => {
-      const entries = [{ slot: 0, start, tokens: Array.from({ length: tokens }, () => 1), samples: true, shared: 0, attach: start === 0 ? attach : null }];
+      const entries = [
+        { slot: 0, start, tokens: Array.from({ length: tokens }, () => 1), samples: true, shared: 0, drafts: 0, attach: start === 0 ? attach : null },
+      ];
       (npus.launch as (launches: unknown) => void)([{ npu: 'npu/0', work: { kind: 'step', plan: { entries, detach: [], masked } }, cause: 0 }]);
     };
     step(0, 3, []);
     for (let position = 3; position < 8; position++) step(position, 1, position > 4 ? [3] : []);
-    const masks = Array.from({ length: 8 }, (_, position) => (position > 4 ? '1' : ''));
+    // NPU 3 has all experts of odd numbers.
+    const odd = Array.from({ length: 16 }, (_, index) => 2 * index + 1).join();
+    const masks = Array.from({ length: 8 }, (_, position) => (position > 4 ? Array.from({ length: 4 }, () => odd).join('|') : ''));
     const [whole] = await undisturbed.answerOf(plan, call);
     const prompt = Array.from({ length: 3 }, (_, position) => 3 + ((2 * 7_919 + position * 104_729) % 1_500));
-    const [right] = await undisturbed.masked(plan, call, prompt, masks, 2);
+    const [right] = await undisturbed.masked(plan, call, prompt, masks);
     expect(right?.tokens.slice(0, 3)).toEqual(whole?.tokens.slice(0, 3));
     expect(right?.tokens).not.toEqual(whole?.tokens);
     const isMarked = [false, false, false, true, true, true];
