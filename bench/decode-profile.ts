@@ -24,7 +24,7 @@ const ROOMS: readonly { readonly room: string; readonly file: RegExp; readonly m
   { room: 'sampling', file: /flowserve\/(sampler|readout)/ },
   { room: 'step program', file: /flowserve\/(step-program|step-parts)/ },
   { room: 'actors: policies', file: /actors\/policies/ },
-  { room: 'actors: machines', file: /(runtime\/(machine-host|actor-host)|actors\/|xstate)/ },
+  { room: 'actors: machines', file: /(runtime\/actor-host|actors\/|xstate)/ },
   { room: 'messages: encoding', file: /(runtime\/message-port|protocol\/|msgpackr)/ },
   { room: 'messages: rings', file: /(fabric\/(ring|links)|xccl\/)/ },
   { room: 'waiting: asleep, or waking others', file: /(fabric\/control-page|runtime\/idle-ladder)/ },

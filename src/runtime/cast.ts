@@ -3,15 +3,14 @@
  * Every actor is a flat root; who supervises whom is our data, not XState's. When a message is delivered is the host's affair.
  * @module
  */
-import type { AnyStateMachine } from 'xstate';
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import type { Claim } from '../protocol/controllers.ts';
 import { assert } from '../protocol/errors.ts';
 import { type Commands, MAY_COME_LATE, type Message, type Work } from '../protocol/messages.ts';
 import type { Transfer } from '../protocol/transfers.ts';
-import { isDone, MachineHost, type Snapshot, stateName } from './machine-host.ts';
+import { isDone, type Machine, MachineHost, type Snapshot, stateName } from './xstate/machine-host.ts';
 
-export type Birth = { readonly machine: AnyStateMachine; readonly input: unknown };
+export type Birth = { readonly machine: Machine; readonly input: unknown };
 
 /** A message on its way. `cause`: the delivery whose command sent it, 0 where it came from outside. */
 export type Mail = { readonly to: Address; readonly from: Address; readonly message: Message; readonly cause: number };
@@ -88,7 +87,7 @@ export type CastPorts = {
 /** Those who are lost with their thread, and whose names no successor takes. */
 const MORTALS: ReadonlySet<Role> = new Set<Role>(['request', 'job', 'task']);
 
-type Actor = { readonly machine: AnyStateMachine; snapshot: Snapshot };
+type Actor = { readonly machine: Machine; snapshot: Snapshot };
 
 export class Cast {
   readonly #ports: CastPorts;

@@ -6,7 +6,7 @@
 import type { Address } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
 import { ACTS_PER_LIFE, ACTS_PER_THREAD, type Act, type Command } from '../runtime/cast.ts';
-import { stateName } from '../runtime/machine-host.ts';
+import { stateName } from '../runtime/xstate/machine-host.ts';
 import { type Prompts, redactCommand, redactMessage } from './redaction.ts';
 import { checksumOf } from './trace-codec.ts';
 

@@ -11,7 +11,7 @@
 import { type Address, type Role, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Act, Birth } from '../runtime/cast.ts';
-import type { Snapshot } from '../runtime/machine-host.ts';
+import type { Snapshot } from '../runtime/xstate/machine-host.ts';
 import { HANDS } from './hands.ts';
 
 /** Of @statelyai/inspect, whose events these are. */

@@ -21,7 +21,7 @@ import type { Message, Work } from '../protocol/messages.ts';
 import { type Deployment, npuOfExpert } from '../protocol/topology.ts';
 import type { Transfer, TransferMessage } from '../protocol/transfers.ts';
 import { ACTS_PER_LIFE, type Act, type Birth, Cast, type Command, isLaterLife } from '../runtime/cast.ts';
-import { stateName } from '../runtime/machine-host.ts';
+import { stateName } from '../runtime/xstate/machine-host.ts';
 import { type ActRecord, commandChecksum, lifeOf } from './act-record.ts';
 import { HANDS } from './hands.ts';
 import type { Prompts } from './redaction.ts';

@@ -6,7 +6,7 @@ import type { FrontendMessage } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import type { SwitchRoleMessage } from '../protocol/role-switch.ts';
 import type { ScaledMessage } from '../protocol/scaling.ts';
-import { stateNames } from '../runtime/machine-host.ts';
+import { stateNames } from '../runtime/xstate/machine-host.ts';
 import { MACHINES } from './replay.ts';
 
 /** An actor's coming to life without a message. */

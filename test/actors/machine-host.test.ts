@@ -15,8 +15,8 @@ import { task } from '../../actors/task.ts';
 import { taskExecutor } from '../../actors/task-executor.ts';
 import { cancel, load, loaded } from '../../src/protocol/constructors.ts';
 import type { Commands, Message } from '../../src/protocol/messages.ts';
-import { isDone, MachineHost, stateName } from '../../src/runtime/machine-host.ts';
-import { routesOf } from '../../src/runtime/machine-routes.ts';
+import { isDone, MachineHost, stateName } from '../../src/runtime/xstate/machine-host.ts';
+import { routesOf } from '../../src/runtime/xstate/machine-routes.ts';
 
 const none = (): void => {};
 const message = (type: string): Message => ({ type }) as unknown as Message;

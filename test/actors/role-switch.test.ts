@@ -7,7 +7,7 @@ import { npuBack, timeTold } from '../../src/protocol/expert-maps.ts';
 import { mapGranted, mapRefused, mapTaken } from '../../src/protocol/map-log.ts';
 import type { Message } from '../../src/protocol/messages.ts';
 import { advised, expertsNowhere, shapeLent, switchRetry } from '../../src/protocol/role-switch.ts';
-import { MachineHost, stateName } from '../../src/runtime/machine-host.ts';
+import { MachineHost, stateName } from '../../src/runtime/xstate/machine-host.ts';
 
 const LOST: ErrorRecord = { code: 'worker_lost', message: 'worker 2 was lost', param: null };
 const UNREADABLE: ErrorRecord = { code: 'worker_lost', message: 'its weights cannot be read', param: null };

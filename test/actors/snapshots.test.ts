@@ -27,7 +27,7 @@ import {
 import type { Sequence } from '../../src/protocol/messages.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { Cast } from '../../src/runtime/cast.ts';
-import { type Snapshot, stateName } from '../../src/runtime/machine-host.ts';
+import { type Snapshot, stateName } from '../../src/runtime/xstate/machine-host.ts';
 import { greedySequence } from '../golden/greedy.ts';
 import { KV_BLOCK_SIZE, QueuedCast } from './queued-cast.ts';
 

@@ -2,9 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type AnyStateMachine, and, assign, createMachine, fromCallback, initialTransition, raise, setup, transition } from 'xstate';
-import type { Message } from '../../src/protocol/messages.ts';
-import type { Snapshot } from '../../src/runtime/machine-host.ts';
-import { routesOf } from '../../src/runtime/machine-routes.ts';
+import type { Message } from '../../../src/protocol/messages.ts';
+import type { Snapshot } from '../../../src/runtime/xstate/machine-host.ts';
+import { routesOf } from '../../../src/runtime/xstate/machine-routes.ts';
 
 type Counted = { readonly count: number; readonly by: number; readonly hops: number };
 type Config = Record<string, unknown>;

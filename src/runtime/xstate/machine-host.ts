@@ -1,5 +1,5 @@
 /**
- * Hosts XState machines: this file and machine-routes.ts alone know how XState 5 runs them. A machine is a pure function here: (snapshot, message) → (snapshot, commands).
+ * Hosts XState machines, and is this folder's one door: what XState 5 is like nobody else knows. A machine is a pure function here: (snapshot, message) → (snapshot, commands).
  *
  * XState schedules nothing: no actor is created, no timer kept, no child spawned. A machine begins and goes on by its routes, which do the same in a
  * thirtieth of the time; one that has none, by XState itself: `machine.transition` with one reused scope, about 0.3 M messages a second, several times what `transition()` does. The
@@ -7,14 +7,15 @@
  * @module
  */
 import type { ActorScope, AnyEventObject, AnyMachineSnapshot, AnyStateMachine } from 'xstate';
-import { assert, MinipodError } from '../protocol/errors.ts';
-import type { Commands, Message } from '../protocol/messages.ts';
+import { assert, MinipodError } from '../../protocol/errors.ts';
+import type { Commands, Message } from '../../protocol/messages.ts';
 import { routesOf, TRANSITIONS_MAX } from './machine-routes.ts';
 
 export type CommandName = keyof Commands;
 /** Called for each command, in order, while the transition is taken: note it down, act later. */
 export type CommandSink = (name: CommandName, params: unknown) => void;
 
+export type Machine = AnyStateMachine;
 export type Snapshot = AnyMachineSnapshot;
 
 const COMMAND_NAMES: ReadonlySet<string> = new Set<CommandName>([
@@ -64,7 +65,7 @@ export class MachineHost {
     else throw new MinipodError('internal', `a machine used the action ${name}, which is no command`);
   };
 
-  start(machine: AnyStateMachine, input: unknown, sink: CommandSink): Snapshot {
+  start(machine: Machine, input: unknown, sink: CommandSink): Snapshot {
     this.#sink = sink;
     const routes = routesOf(machine);
     if (routes !== null) return routes.first(input, this.#command);
@@ -74,7 +75,7 @@ export class MachineHost {
   }
 
   /** The next snapshot; `isExpected` is false if the state had no transition for the message, which then changed nothing. */
-  deliver(machine: AnyStateMachine, snapshot: Snapshot, message: Message, sink: CommandSink): { readonly snapshot: Snapshot; readonly isExpected: boolean } {
+  deliver(machine: Machine, snapshot: Snapshot, message: Message, sink: CommandSink): { readonly snapshot: Snapshot; readonly isExpected: boolean } {
     this.#sink = sink;
     const routes = routesOf(machine);
     if (routes !== null) return { snapshot: routes.next(snapshot, message, this.#command), isExpected: routes.taken > 0 };
@@ -100,7 +101,7 @@ export function stateName(snapshot: Snapshot): string {
 }
 
 /** All that `stateName` may say of a machine's snapshots. */
-export function stateNames({ root }: AnyStateMachine): string[] {
+export function stateNames({ root }: Machine): string[] {
   const leavesOf = (node: typeof root): string[] => {
     const children = Object.values(node.states) as (typeof root)[];
     return children.length === 0 ? [node.key] : children.flatMap(leavesOf);
