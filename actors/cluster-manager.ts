@@ -15,10 +15,10 @@ import { assign, setup } from 'xstate';
 import type { Address } from '../src/protocol/address.ts';
 import { disown, jobExecutors, join, leaseDue, memberLife, members, takeOver } from '../src/protocol/constructors.ts';
 import type { ClusterManagerMessage, MemberLife } from '../src/protocol/controllers.ts';
-import { beatDue, pong } from '../src/protocol/heartbeats.ts';
+import { pong } from '../src/protocol/heartbeats.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import { ClusterMembers } from './policies/cluster-members.ts';
-import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
+import { askForProgress, Heartbeats, nextBeat, sendsOf } from './policies/heartbeats.ts';
 
 /**
  * What was on its way to a manager that died, nobody else may have heard yet: its successor asks so often more, whenever its lease is due; and as often again when
@@ -67,11 +67,6 @@ const lookAgainIn = (delay_ms: number) => [
   { type: 'cancel' as const, params: { id: 'lease' } },
   { type: 'after' as const, params: { id: 'lease', delay_ms, message: leaseDue() } },
 ];
-
-const askForProgress = {
-  type: 'claim' as const,
-  params: ({ context }: { context: ClusterManager }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
-};
 
 export const clusterManager = setup({
   types: {} as { input: Pick<ClusterManager, 'self' | 'life' | 'others' | 'peers'>; context: ClusterManager; events: ClusterManagerMessage },
@@ -133,7 +128,7 @@ export const clusterManager = setup({
     }),
     beat: assign(({ context: { self, heartbeats, beats }, event }) => {
       if (event.type !== 'PROGRESS') return {};
-      return { beats: Math.max(0, beats - 1), outbox: sendsOf(self, heartbeats.beat(event)) };
+      return { beats: heartbeats.isBetween ? beats : Math.max(0, beats - 1), outbox: sendsOf(self, heartbeats.beat(event)) };
     }),
     beginToLead: assign({
       heartbeats: () => new Heartbeats(),
@@ -203,7 +198,7 @@ export const clusterManager = setup({
         ],
         REQUESTS_COME: [{ guard: 'isBeating', actions: 'expectMoreBeats' }, { actions: ['expectMoreBeats', 'watchMembers', askForProgress] }],
         BEAT_DUE: [{ guard: 'mustBeat', actions: ['watchMembers', askForProgress] }, { actions: 'endBeating' }],
-        PROGRESS: { actions: ['beat', tell, { type: 'after', params: { id: 'beat', delay_ms: BEAT_MS, message: beatDue() } }] },
+        PROGRESS: { actions: ['beat', tell, nextBeat] },
         PONG: { actions: 'noteAnswer' },
         LEASE_REFUSED: 'standby',
         LEASE_LOST: 'standby',

@@ -44,10 +44,10 @@ import {
 import type { JobExecutorMessage, MemberLife } from '../src/protocol/controllers.ts';
 import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
-import { beatDue, pong } from '../src/protocol/heartbeats.ts';
+import { pong } from '../src/protocol/heartbeats.ts';
 import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupSeat } from './policies/group-choice.ts';
-import { BEAT_MS, Heartbeats, sendsOf } from './policies/heartbeats.ts';
+import { askForProgress, Heartbeats, nextBeat, sendsOf } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
 import { groupNews, npuNews } from './policies/shape-news.ts';
 import { fitStepCost } from './policies/step-cost.ts';
@@ -137,10 +137,6 @@ const serviceOf = (self: Address, serves: boolean | ErrorRecord): JobExecutorMes
 const isSame = (a: boolean | ErrorRecord, b: boolean | ErrorRecord): boolean =>
   a === b || (typeof a !== 'boolean' && typeof b !== 'boolean' && a.message === b.message);
 
-const askForProgress = {
-  type: 'claim' as const,
-  params: ({ context }: { context: TaskExecutor }) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
-};
 const tell = { type: 'sendEach' as const, params: ({ context }: { context: TaskExecutor }) => context.outbox };
 const answer = {
   type: 'send' as const,
@@ -149,7 +145,6 @@ const answer = {
     return { to: event.from, message: pong(context.self) };
   },
 };
-const nextBeat = { type: 'after' as const, params: { id: 'beat', delay_ms: BEAT_MS, message: beatDue() } };
 
 export const taskExecutor = setup({
   types: {} as { input: Input; context: TaskExecutor; events: TaskExecutorMessage },

@@ -1,11 +1,14 @@
 /**
  * Who has proved of late that it lives: asked once a beat, it answers, or its work goes on meanwhile (a long prefill answers nothing before its step ends).
  *
+ * Who has not answered by the next beat is looked at twice as often until it has, or is suspected; nobody is asked more often for that.
+ *
  * What is counted is time that the member could have used: a beat that comes late, since its own thread had to wait for a processor, counts once, and one in which
  * the member's thread had to wait counts by the share of it that was the member's. A suspicion that is wrong costs a restart and no token.
  */
 import type { Address } from '../../src/protocol/address.ts';
 import {
+  beatDue,
   type HeartbeatMessage,
   type PingMessage,
   ping,
@@ -15,16 +18,18 @@ import {
   trusted,
 } from '../../src/protocol/heartbeats.ts';
 
-/** A hung part is found within six of them. Shorter, and the questions would cost. */
+/** Who lives is asked so often. Shorter, and the questions would cost. */
 export const BEAT_MS = 50;
-/** Beats without a word, or work that goes on, that are borne. */
-export const SILENT_BEATS_MAX = 3;
+/** Who is silent is looked at so often, and asked with every second look. */
+export const LOOK_MS = BEAT_MS / 2;
+/** Silence that is borne, from the first look on. */
+export const SILENCE_MS_MAX = 150;
 
 /**
- * `silent`: beats since it was heard of last, the one in which it was asked included. `word`, `life`: its progress word, and its worker's life, at the last beat of
- * those; null: not read yet. `since_ms`: when it was asked what it has not answered; null: it has answered all.
+ * `since_ms`: when it was asked what it has not answered; null: it has answered all. `silent_ms`: for how long of that it could have. `word`, `life`: its progress word,
+ * and its worker's life, at the last look; null: not read yet. `isStill`: neither has it answered nor got on with its work by the last look.
  */
-type Watched = { silent: number; word: number | null; life: number | null; since_ms: number | null; isSuspected: boolean };
+type Watched = { since_ms: number | null; silent_ms: number; word: number | null; life: number | null; isStill: boolean; isSuspected: boolean };
 type Suspect = { readonly member: Address; readonly life: number; readonly silent_ms: number };
 /** `trusted`: they were suspected, and have been heard of since. */
 export type Beat = { readonly ask: readonly Address[]; readonly suspects: readonly Suspect[]; readonly trusted: readonly Address[] };
@@ -42,15 +47,29 @@ export const sendsOf = (
   ...ask.map((to) => ({ to, message: ping(self) })),
 ];
 
+type Watching = { readonly context: { readonly heartbeats: Heartbeats } };
+/** Commands of whoever watches: a beat is its answer. */
+export const askForProgress = {
+  type: 'claim' as const,
+  params: ({ context }: Watching) => ({ claim: { kind: 'progress' as const, members: context.heartbeats.silent } }),
+};
+export const nextBeat = {
+  type: 'after' as const,
+  params: ({ context }: Watching) => ({ id: 'beat', delay_ms: context.heartbeats.delay_ms, message: beatDue() }),
+};
+
 export class Heartbeats {
   readonly #watched = new Map<Address, Watched>();
   isBeating = false;
-  /** Beats until now: who looks whether they go on goes by it. */
+  /** Beats until now, looks in between among them: who looks whether they go on goes by it. */
   beats = 0;
+  /** Until the next beat. */
+  delay_ms = BEAT_MS;
+  #isLook = false;
 
   /** It lives, perhaps anew: nobody knows it to be silent. */
   watch(member: Address): void {
-    this.#watched.set(member, { silent: 0, word: null, life: null, since_ms: null, isSuspected: false });
+    this.#watched.set(member, { since_ms: null, silent_ms: 0, word: null, life: null, isStill: false, isSuspected: false });
   }
 
   /** It is lost, and somebody knows. */
@@ -66,7 +85,7 @@ export class Heartbeats {
 
   heard(member: Address): void {
     const watched = this.#watched.get(member);
-    if (watched !== undefined) Object.assign(watched, { silent: 0, word: null, since_ms: null });
+    if (watched !== undefined) Object.assign(watched, { since_ms: null, silent_ms: 0, word: null, isStill: false });
   }
 
   get members(): readonly Address[] {
@@ -75,21 +94,33 @@ export class Heartbeats {
 
   /** Those who have not answered since they were asked: of whom it matters what their progress words say. */
   get silent(): readonly Address[] {
-    return this.members.filter((member) => (this.#watched.get(member)?.silent ?? 0) > 0);
+    return this.members.filter((member) => this.#watched.get(member)?.since_ms !== null);
+  }
+
+  /** Somebody is silent, and is looked at before all are asked again. */
+  get isBetween(): boolean {
+    return this.#isLook && this.silent.length > 0;
   }
 
   /** Who is suspected is told of, and has as long again. */
   beat({ members, words, shares, lives, now_ms }: Extract<HeartbeatMessage, { type: 'PROGRESS' }>): Beat {
     this.beats++;
+    const { isBetween } = this;
+    const ask = isBetween ? [] : this.members;
     const back = this.members.filter((member) => {
       const index = members.indexOf(member);
       return this.#note(this.#watched.get(member) as Watched, words[index] ?? null, lives[index] ?? null, shares[index] ?? 0, now_ms);
     });
-    const suspects = [...this.#watched].flatMap(([member, { silent, life, since_ms }]): Suspect[] =>
-      silent > SILENT_BEATS_MAX + 1 ? [{ member, life: life ?? 0, silent_ms: now_ms - (since_ms ?? now_ms) }] : [],
+    const suspects = [...this.#watched].flatMap(([member, { silent_ms, life, since_ms }]): Suspect[] =>
+      silent_ms > SILENCE_MS_MAX ? [{ member, life: life ?? 0, silent_ms: now_ms - (since_ms ?? now_ms) }] : [],
     );
-    for (const { member } of suspects) Object.assign(this.#watched.get(member) as Watched, { silent: 0, word: null, isSuspected: true });
-    return { ask: this.members, suspects, trusted: back };
+    for (const { member } of suspects) Object.assign(this.#watched.get(member) as Watched, { silent_ms: 0, word: null, isSuspected: true });
+    for (const member of ask) (this.#watched.get(member) as Watched).since_ms ??= now_ms;
+    // There is no hurry about who is known to be silent.
+    const hurries = [...this.#watched.values()].some(({ isStill, isSuspected }) => isStill && !isSuspected);
+    this.#isLook = hurries && !isBetween;
+    this.delay_ms = hurries || isBetween ? LOOK_MS : BEAT_MS;
+    return { ask, suspects, trusted: back };
   }
 
   /** `word`, `life`: null: it was not silent when they were read. True: it was suspected, and lives. */
@@ -99,17 +130,21 @@ export class Heartbeats {
     const goesOn = watched.word !== null && word !== null && word !== watched.word;
     const isBack = watched.isSuspected && (watched.since_ms === null || isAnother || goesOn);
     if (isBack) watched.isSuspected = false;
-    if (isAnother || goesOn) Object.assign(watched, { silent: 1, since_ms: now_ms });
-    else {
-      watched.silent += word === null ? 1 : share / 100;
-      watched.since_ms ??= now_ms;
-    }
-    if (word !== null) Object.assign(watched, { word, life });
+    if (watched.since_ms === null || word === null) return isBack;
+    if (isAnother || goesOn) Object.assign(watched, { since_ms: now_ms, silent_ms: 0, isStill: false });
+    else Object.assign(watched, { silent_ms: watched.silent_ms + (this.delay_ms * share) / 100, isStill: true });
+    Object.assign(watched, { word, life });
     return isBack;
   }
 
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
-    return { watched: [...this.#watched].map(([member, watched]) => ({ member, ...watched })), isBeating: this.isBeating, beats: this.beats };
+    return {
+      watched: [...this.#watched].map(([member, watched]) => ({ member, ...watched })),
+      isBeating: this.isBeating,
+      beats: this.beats,
+      delay_ms: this.delay_ms,
+      isLook: this.#isLook,
+    };
   }
 }

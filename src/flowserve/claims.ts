@@ -106,14 +106,15 @@ export class Claims {
   }
 
   #readProgress(actor: Address, members: readonly Address[]): Message {
-    const { directory, progressOf = (member) => this.#threads.of(actor, directory.threadOf(member)) } = this.#ports;
+    const now_ms = this.#ports.now_ms();
+    const { directory, progressOf = (member) => this.#threads.of(actor, directory.threadOf(member), now_ms) } = this.#ports;
     const read = members.map(progressOf);
     return progress(
       members,
       read.map(({ word }) => word),
       read.map(({ share }) => share),
       members.map((member) => this.#ports.control.lifeOf(directory.workerOf(member))),
-      Math.floor(this.#ports.now_ms()),
+      Math.floor(now_ms),
     );
   }
 

@@ -30,6 +30,7 @@ import { type Clock, eventLoopTimers, monotonicClock, systemRandom } from '../ru
 import { CALLER_THREAD, CLUSTER_MANAGERS, CONTROL_THREAD, Directory, jobExecutorsOf, ON_CONTROL, seatsOf } from '../runtime/directory.ts';
 import { breathe, EventLoopSleeper, keepAwake, waitAtMost } from '../runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
+import { ownThreadId } from '../runtime/os-thread.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
 import { witnessOf } from '../trace/act-log.ts';
 import { birthOf, birthOfController, expertMapsOf, roleSwitchesOf } from './births.ts';
@@ -124,6 +125,7 @@ export class Control {
     this.#space = space;
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
+    space.control.setOsThread(CONTROL_THREAD, ownThreadId());
     const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, {
       now_us: () => this.#clock.now_ms() * 1000,
       onCorrupt: (thread, error) => this.#giveUpCorrupt(thread, error),

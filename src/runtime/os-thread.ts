@@ -5,8 +5,8 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
-/** How long it had a processor, and how long it waited for one before it did. */
-export type ThreadTimes = { readonly run_ns: number; readonly wait_ns: number; readonly isRunnable: boolean };
+/** How long it had a processor, how long it waited for one before it did, and how often it was given one. */
+export type ThreadTimes = { readonly run_ns: number; readonly wait_ns: number; readonly turns: number; readonly isRunnable: boolean };
 
 /** Of the calling thread; 0: not known. */
 export function ownThreadId(): number {
@@ -21,10 +21,10 @@ export function ownThreadId(): number {
 export function threadTimes(id: number): ThreadTimes | null {
   if (id === 0) return null;
   try {
-    const [run_ns, wait_ns] = readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ').map(Number) as [number, number];
+    const [run_ns, wait_ns, turns] = readFileSync(`/proc/self/task/${id}/schedstat`, 'utf8').split(' ').map(Number) as [number, number, number];
     const stat = readFileSync(`/proc/self/task/${id}/stat`, 'utf8');
     // Behind the name, which may have parentheses itself.
-    return { run_ns, wait_ns, isRunnable: stat.charAt(stat.lastIndexOf(')') + 2) === 'R' };
+    return { run_ns, wait_ns, turns, isRunnable: stat.charAt(stat.lastIndexOf(')') + 2) === 'R' };
   } catch {
     return null;
   }
