@@ -44,6 +44,8 @@ function suspectsIn(
       expect(now_ms - asked_ms).toBeGreaterThanOrEqual(silent.length > 0 ? BEAT_MS : LOOK_MS);
       asked_ms = now_ms;
     }
+    // And no later, whoever is silent.
+    expect(now_ms - asked_ms).toBeLessThan(BEAT_MS);
     heartbeats.heard('npu/1');
     after(heartbeats, now_ms);
   }
