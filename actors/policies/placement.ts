@@ -301,6 +301,11 @@ export class TaskPlacement {
     return this.#groups.map(({ seat }) => seat.group);
   }
 
+  /** Groups that are to take nothing. */
+  get standby(): ReadonlySet<number> {
+    return this.#standby;
+  }
+
   get npus(): readonly number[] {
     return [...this.#groups.flatMap(({ seat }) => seat.npus), ...this.#experts];
   }

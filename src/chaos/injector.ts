@@ -128,6 +128,8 @@ export class Injector implements Disturbance {
 
   meet(mail: Mail): void {
     this.#events++;
+    // When it has been heard.
+    if (mail.message.type === 'SERVE') this.#control.host.later(0, () => this.losses.note());
     if (mail.message.type === 'STEP_FAILED') this.#noteFailing(mail.to, mail.message.npu);
     for (const injected of this.#faults) {
       const { fault, state } = injected;

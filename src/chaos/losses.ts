@@ -5,16 +5,18 @@
  */
 import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
 import { slotsOfRank } from '../../actors/policies/expert-placement/placement-shape.ts';
+import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import { switchFor } from '../../actors/policies/role-places.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
 import { holdersMin, mayMove } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import { address } from '../protocol/address.ts';
 import { type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
 
-type Pod = Pick<VirtualControl, 'plan' | 'workers' | 'directory'>;
-/** Workers that were lost at once. */
-type Moment = ReadonlySet<number>;
+type Pod = Pick<VirtualControl, 'plan' | 'workers' | 'directory' | 'host'>;
+/** Workers that were lost at once. `standby`: DP groups that were to take nothing then, since the pod had been asked for fewer. */
+type Moment = { readonly workers: ReadonlySet<number>; readonly standby: ReadonlySet<number> };
 
 export class Losses {
   readonly #pod: Pod;
@@ -24,7 +26,7 @@ export class Losses {
     this.#pod = pod;
   }
 
-  /** A worker has just been lost: never are more than then. */
+  /** A worker has just been lost: never are more than then. Or other groups serve than did. */
   note(): void {
     this.#moments.push(this.#now);
   }
@@ -35,14 +37,21 @@ export class Losses {
    */
   hasLacked(dp_group?: number): boolean {
     const { hosting } = this.#pod.plan;
-    return this.#moments.some((lost) => this.#lacks(lost, (executor) => waitsForSwitch(hosting, executor), dp_group));
+    return this.#moments.some((moment) => this.#lacks(moment, (executor) => waitsForSwitch(hosting, executor), dp_group));
   }
 
   /** With its worker, now or earlier. */
-  wasLost(npu: number): boolean {
+  readonly wasLost = (npu: number): boolean => {
     const worker = this.#pod.directory.workerOfNpu(npu);
-    return this.#moments.some((lost) => lost.has(worker));
-  }
+    return this.#moments.some(({ workers }) => workers.has(worker));
+  };
+
+  /** All groups of the executor whose groups change in number that were to serve, at some moment. */
+  readonly lostAllServing = (): boolean => {
+    const { deployment, scaled } = this.#pod.plan.hosting;
+    const executor = deployment.executors[scaled?.executor ?? -1];
+    return executor !== undefined && this.#moments.some((moment) => !this.#hasGroup(executor, moment));
+  };
 
   /** It is so now. */
   get lacks(): boolean {
@@ -53,25 +62,33 @@ export class Losses {
   get #now(): Moment {
     const { plan, workers } = this.#pod;
     const isLost = (worker: number): boolean => (plan.hosting.respawn === false ? workers.isHomeless(worker) : workers.isLost(worker));
-    return new Set(Array.from({ length: plan.workers }, (_, worker) => worker).filter(isLost));
+    return { workers: new Set(Array.from({ length: plan.workers }, (_, worker) => worker).filter(isLost)), standby: this.#standby };
+  }
+
+  /** Of the executor whose groups change in number. */
+  get #standby(): ReadonlySet<number> {
+    const { plan, host } = this.#pod;
+    if (plan.hosting.scaled == null) return new Set();
+    const { placement } = host.cast.contextOf(address('task-executor', plan.hosting.scaled.executor)) as { placement: TaskPlacement };
+    return new Set(placement.standby);
   }
 
   /** Of the executors in which it may begin, and those in which it may decode. `waits`: for role switches of the executor. */
-  #lacks(lost: Moment, waits: (executor: Executor) => boolean, dp_group?: number): boolean {
-    const hasExperts = (executor: Executor): boolean => this.#hasExperts(executor, lost) || (waits(executor) && this.#comesBack(executor, lost));
-    const able = this.#pod.plan.hosting.deployment.executors.filter((executor) => this.#hasGroup(executor, lost) && hasExperts(executor));
+  #lacks(moment: Moment, waits: (executor: Executor) => boolean, dp_group?: number): boolean {
+    const hasExperts = (executor: Executor): boolean => this.#hasExperts(executor, moment) || (waits(executor) && this.#comesBack(executor, moment));
+    const able = this.#pod.plan.hosting.deployment.executors.filter((executor) => this.#hasGroup(executor, moment) && hasExperts(executor));
     const decodes = able.some(({ role }) => role === 'decode');
     return !able.some(({ role, groups }) => role !== 'decode' && (role === 'colocated' || decodes) && (dp_group === undefined || groups.includes(dp_group)));
   }
 
-  #hasGroup({ groups }: Executor, workers: Moment): boolean {
+  #hasGroup({ groups }: Executor, { workers, standby }: Moment): boolean {
     const { plan, directory } = this.#pod;
     // Else it is waited for.
     if (plan.hosting.respawn !== false) return true;
-    return groups.some((group) => plan.hosting.deployment.groups[group]?.npus.every((npu) => !workers.has(directory.workerOfNpu(npu))));
+    return groups.some((group) => !standby.has(group) && plan.hosting.deployment.groups[group]?.npus.every((npu) => !workers.has(directory.workerOfNpu(npu))));
   }
 
-  #hasExperts(executor: Executor, workers: Moment): boolean {
+  #hasExperts(executor: Executor, { workers }: Moment): boolean {
     const { plan, directory } = this.#pod;
     const isLost = (npu: number): boolean => workers.has(directory.workerOfNpu(npu));
     const { config, options, hosting } = plan;
@@ -87,18 +104,19 @@ export class Losses {
   }
 
   /** Role switches have all experts back, with a DP group left. Whose turn is first hangs on what had room elsewhere: so it has to be whosever it is. */
-  #comesBack(executor: Executor, workers: Moment): boolean {
+  #comesBack(executor: Executor, { workers, standby }: Moment): boolean {
     const { plan, directory } = this.#pod;
     const { hosting, options } = plan;
     if (!switchesRoles(hosting, options, executor)) return false;
     const { first, npus } = executor.experts;
     const seats = roleSeatsOf(hosting, executor);
     const lost = hosting.deployment.npus.flatMap(({ id }) => (workers.has(directory.workerOfNpu(id)) ? [id] : []));
+    const serving = executor.groups.filter((group) => !standby.has(group));
     const needed = lost.filter((npu) => npu >= first && npu < first + npus);
     return needed.every((npu) => {
-      const found = switchFor(seats, { needed: [npu], lost, serving: executor.groups, refused: [] });
+      const found = switchFor(seats, { needed: [npu], lost, serving, refused: [] });
       if (found === null) return false;
-      const after = new Set([...workers, found.place.worker].filter((worker) => worker !== found.home.worker));
+      const after = { workers: new Set([...workers, found.place.worker].filter((worker) => worker !== found.home.worker)), standby };
       return this.#hasExperts(executor, after) || this.#comesBack(executor, after);
     });
   }

@@ -23,6 +23,7 @@ import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
+import { checkPlan, checkRefused } from './plan-checks.ts';
 import { isRefusedForLoss } from './shape-refusals.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
@@ -50,17 +51,27 @@ const PROGRESS: readonly ChaosCall[] = [
   { ms: 0, key: 900_001, prompt_tokens: 21, stem_tokens: 0, max_tokens: 4, n: 2 },
   { ms: 0, key: 900_002, prompt_tokens: 18, stem_tokens: 16, max_tokens: 3, n: 1 },
 ];
+/** As many of them as the pod takes in at once. */
+const progressOf = ({ max_queued = QUEUED }: PodOptions): readonly ChaosCall[] => {
+  let room = max_queued;
+  return PROGRESS.flatMap((call) => {
+    const n = Math.min(call.n, room);
+    room -= n;
+    return n > 0 ? [{ ...call, n }] : [];
+  });
+};
 const STAYS: ClientTerms = { leaves: -1, turns: 0 };
 
 /** `record`: a file for the run's trace. `plant`: a bug that the pod has from the first call on (canary.ts). */
 export type RunOptions = { readonly record?: string; readonly plant?: ((control: VirtualControl) => void) | undefined };
 
-/** @throws `invalid_request` for a pod that cannot be, or a fault of what it does not have */
+/** @throws `invalid_request` for a pod that cannot be, or what it cannot do, and a fault of what it does not have */
 export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record, plant }: RunOptions = {}): Promise<RunReport> {
   const options = { kernels: 'hash', max_queued: QUEUED, ...plan.pod, seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
   await using pod = await undisturbed.createPod(options, plan.mtp_layers);
   const { control } = pod;
   const { host } = control;
+  checkPlan(plan, control.plan);
   const violations: Violation[] = [];
   let events = 0;
   const arrivals = new Arrivals(pod, host);
@@ -77,7 +88,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   // One that something broken has kept from its end says so, and so does one that comes while another is under way, or is of more than is left.
   const noteFailure = (error: unknown): void => {
     const { deployment } = control.plan.hosting;
-    if (error instanceof MinipodError && isRefusedForLoss(error.message, deployment, (npu) => injector.losses.wasLost(npu))) return;
+    if (error instanceof MinipodError && isRefusedForLoss(error.message, deployment, injector.losses)) return;
     if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
       violations.push({ verdict: 'crash', what: `a change of the pod failed: ${error}` });
   };
@@ -86,7 +97,8 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const born = host.cast.addresses;
   const began_ns = host.now_ns;
   const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control));
-  const answers = await Promise.all([...plan.calls, ...PROGRESS].map((call) => undisturbed.answerOf(plan, call)));
+  const progress = progressOf(options);
+  const answers = await Promise.all([...plan.calls, ...progress].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
     arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index), masked !== null));
   const masked = plan.pod['degraded'] === true ? new MaskedSteps(control) : null;
@@ -105,6 +117,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
   for (const { ms } of plan.rebalances ?? []) host.later(ms * 1e6, () => rebalance().catch(noteFailure));
   const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
+  await checkRefused(plan, { ...options, record: undefined }, calls, undisturbed);
   const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
   commitClients(plan, injector, calls);
   // What hangs does so to its end: who takes its place may only find out now.
@@ -119,11 +132,11 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   violations.push(...(await wrongOf(plan.calls, calls)));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
-    const again = await ask(PROGRESS, plan.calls.length, () => STAYS);
+    const again = await ask(progress, plan.calls.length, () => STAYS);
     // Of what is lost for good nobody is to make progress, but to hear so.
     for (const [index, call] of again.entries())
       if ((losses.lacks ? !FOR_WANT.includes(call.code) : call.code !== 'finished') || call.wrong.length > 0) violations.push(afterHealing(index, call));
-    violations.push(...(await wrongOf(PROGRESS, again)));
+    violations.push(...(await wrongOf(progress, again)));
     violations.push(...(await rest(pod)));
   }
   if (violations.length === 0) {

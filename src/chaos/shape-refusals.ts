@@ -1,15 +1,22 @@
 /**
- * Whether a change of the pod's shape was rightly refused: it was of more than is left, since parts that are named were lost, and each of them really was.
+ * Whether a change of the pod's shape was rightly refused: it was of more than is left, since parts that are named were lost, and each of them really was; or of more
+ * groups, where all that served were lost, and those that stand by have no weights.
  *
  *   experts: 4 expert NPUs are more than the 3 that are left of 4: expert NPU 4 is lost, and nobody takes the place
+ *   attention: no DP group is left from which others could have their weights
  * @module
  */
 import type { Deployment } from '../protocol/topology.ts';
 
 const LEFT = /: (\d+) (DP group|expert NPU)s? are more than the (\d+) that are left of (\d+): \2s? ([\d, ]+) (?:is|are) lost, and nobody takes the place$/;
 
-/** `wasLost`: with its worker, at some time. */
-export function isRefusedForLoss(message: string, { groups }: Pick<Deployment, 'groups'>, wasLost: (npu: number) => boolean): boolean {
+const NO_SOURCE = 'attention: no DP group is left from which others could have their weights';
+
+/** `wasLost`: with its worker, at some time; `lostAllServing`: all groups that served were, at once. */
+export type Lost = { readonly wasLost: (npu: number) => boolean; readonly lostAllServing: () => boolean };
+
+export function isRefusedForLoss(message: string, { groups }: Pick<Deployment, 'groups'>, { wasLost, lostAllServing }: Lost): boolean {
+  if (message === NO_SOURCE) return lostAllServing();
   const [found, asked, what, left, all, names = ''] = LEFT.exec(message) ?? [];
   if (found === undefined) return false;
   const gone = names.split(', ').map(Number);

@@ -42,6 +42,18 @@ describe('a pod whose lost workers have no successors', () => {
     expect([report.violations, report.calls.map(({ code }) => code)]).toEqual([[], ['finished', 'finished']]);
   });
 
+  it.each<[string, ChaosPlanInput['shapes'], FaultInput, string]>([
+    ['who stands by has no weights', [{ ms: 30, attention: 2 }], lost(0), 'groups_lost'],
+    ['who stood by serves', [{ ms: 0, attention: 2 }], { kind: 'worker-lost', worker: 0, at: { ms: 20 } }, 'finished'],
+    ['who stands by is lost', [], lost(1), 'finished'],
+  ])('should be left by the groups that serve alone, where their number changes: %s', async (_, shapes, fault, code) => {
+    const pod = { ...EXPERTS_APART, workers: 4, scale_max: { attention: 2 }, respawn: false };
+    const calls = [...CALLS, { ms: 40 }];
+    const report = await chaos.run({ seed: 3, pod, calls, shapes, faults: [fault] });
+    expect(report.violations).toEqual([]);
+    expect([report.faults[0]?.struck, ...new Set(report.calls.map((call) => call.code))]).toEqual([true, code]);
+  });
+
   it('should be explained by what it lacks, and by nothing else', () => {
     const plan = parsePlan({ pod: { ...APART, ...ROOM }, calls: CALLS, faults: [lost(2)] });
     const failed: CallReport = { id: 'cmpl-1', code: 'experts_lost', message: '', tokens: 0, chunks: 0, wrong: [] };
@@ -127,7 +139,8 @@ describe('a change to more than is left', () => {
 
   it('should be explained by the loss of what it names, and by nothing else', () => {
     const { groups } = deploy(parseTopology('moe-attention:domains=1x2,experts=4'));
-    const explains = (message: string): boolean => isRefusedForLoss(message, { groups }, (npu) => npu === 1 || npu === 4);
+    const explains = (message: string): boolean =>
+      isRefusedForLoss(message, { groups }, { wasLost: (npu) => npu === 1 || npu === 4, lostAllServing: () => false });
     expect(explains(refused(4, 3, ' 4 is'))).toBe(true);
     expect(explains('attention: 2 DP groups are more than the 1 that are left of 2: DP group 1 is lost, and nobody takes the place')).toBe(true);
     const others = [refused(4, 3, ' 3 is'), refused(4, 2, 's 3, 4 are'), refused(3, 3, ' 4 is'), refused(4, 2, ' 4 is'), refused(5, 3, ' 4 is')];

@@ -209,6 +209,32 @@ describe('a fault', () => {
     await expect(chaos.run(plan(SPLIT, { kind: 'worker-lost', worker: 2 }))).rejects.toMatchObject({ code: 'invalid_request', param: 'faults' });
     await expect(chaos.run(plan(SPLIT, { kind: 'link-cut', from: 1, to: 1, for_ms: 1 }))).rejects.toThrow(/from and to are both 1/);
     await expect(chaos.run({ calls: [], faults: [] })).rejects.toMatchObject({ code: 'invalid_request', param: 'calls' });
+    await expect(chaos.run(plan(SPLIT, { kind: 'client-gone', call: 3 }))).rejects.toThrow(/client-gone names call 3, and the plan has 3/);
+  });
+});
+
+it('of a pod that takes in few choices at once should ask no more of it when all is healed', async () => {
+  for (const max_queued of [1, 2]) expect((await chaos.run({ pod: { max_queued }, calls: [{}] })).violations).toEqual([]);
+});
+
+describe('a plan', () => {
+  it.each<[string, Partial<ChaosPlanInput>]>([
+    [
+      'shapes: 1: attention: 4 DP groups are more than the 3',
+      {
+        pod: { scale_max: { attention: 3 } },
+        shapes: [
+          { ms: 0, attention: 2 },
+          { ms: 1, attention: 4 },
+        ],
+      },
+    ],
+    ['shapes: 0: scale: the pod keeps no room', { shapes: [{ ms: 0, attention: 1 }] }],
+    ['rebalances: experts of this pod stay where they are', { rebalances: [{ ms: 0 }] }],
+    ['calls: 1: n: 3 choices are more than the pod takes in at once', { pod: { max_queued: 2 }, calls: [{}, { n: 3 }] }],
+    ['calls: 0: frequency_penalty cannot be judged', { pod: { topology: 'colocated:dp=2', workers: 2, degraded: true }, calls: [{ frequency_penalty: 1 }] }],
+  ])('should be refused where its pod cannot do what it asks: %s', async (why, asked) => {
+    await expect(chaos.run({ calls: [{}], ...asked })).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining(why) });
   });
 });
 
