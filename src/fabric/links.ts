@@ -59,7 +59,8 @@ export type LinksOptions = {
   readonly onCorrupt?: (peer: number, error: unknown) => void;
 };
 
-type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing };
+/** `mustWake`: something is to be published that the peer waits for. */
+type Pair = { readonly peer: number; readonly control: Outgoing; readonly data: Outgoing; mustWake: boolean };
 type Incoming = {
   readonly peer: number;
   readonly lane: Lane;
@@ -122,7 +123,7 @@ export class Links {
       const ring = new RingConsumer(this.#memory, place(peer, this.thread, lane));
       return { peer, lane, epoch, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false, isHeld: false };
     };
-    this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data') };
+    this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data'), mustWake: false };
     this.#listEnds();
     // A new list: `receive` may be walking the old one.
     this.#incoming = [incoming('control'), ...this.#incoming, incoming('data')];
@@ -200,34 +201,40 @@ export class Links {
     return this.sendWords(peer, lane, header, scratch.words, 0, payload.length);
   }
 
-  /** The same for `bytes` bytes of private memory from word `from` on: no view is made and, if there is room, nothing is allocated. */
-  sendWords(peer: number, lane: Lane, header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number): boolean {
-    const link = this.#link(peer, lane);
+  /**
+   * The same for `bytes` bytes of private memory from word `from` on: no view is made and, if there is room, nothing is allocated. `wakes`: false for what a peer
+   * that sleeps may find when it looks up by itself.
+   */
+  sendWords(peer: number, lane: Lane, header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number, wakes = true): boolean {
+    const pair = this.#pairOf(peer);
+    pair.mustWake ||= wakes;
+    const link = lane === 'control' ? pair.control : pair.data;
     const time = this.#now_us !== null && this.#sent++ % LATENCY_SAMPLE_FRAMES === 0 ? this.#now_us() | 0 || 1 : 0;
     return link.send(header, words, from, bytes, time);
   }
 
   /** Payloads that wait for room on a link: 0 as long as the peer keeps up. */
   waiting(peer: number, lane: Lane): number {
-    return this.#link(peer, lane).waiting;
+    return this.#pairOf(peer)[lane].waiting;
   }
 
-  #link(peer: number, lane: Lane): Outgoing {
+  #pairOf(peer: number): Pair {
     const pair = this.#pairs[peer];
     // The message is made only if it is needed: this runs for each frame.
     if (pair === undefined) invariantBroken(`thread ${this.thread} has no link to thread ${peer}`);
-    return lane === 'control' ? pair.control : pair.data;
+    return pair;
   }
 
   /**
-   * Publishes the turn's frames, one store a ring, and wakes whom they are for. True while payloads still wait for room.
+   * Publishes the turn's frames, one store a ring, and wakes whom they are for, unless none of them is worth that. True while payloads still wait for room.
    * @throws `deadline_exceeded` when a peer, named with lane and frames, reads nothing for longer than LIMITS allow.
    */
   flush(): boolean {
     if (this.isFenced()) return false;
     let waits = false;
     for (let index = 0; index < this.#ends.length; index++) {
-      const { peer, control, data } = this.#ends[index] as Pair;
+      const pair = this.#ends[index] as Pair;
+      const { peer, control, data } = pair;
       if (control.waiting > 0) control.drain();
       if (data.waiting > 0) data.drain();
       waits ||= control.waiting > 0 || data.waiting > 0;
@@ -235,6 +242,8 @@ export class Links {
       const published = data.producer.publish() ? (first ?? data) : first;
       if (published === null) continue;
       this.#turns++;
+      if (!pair.mustWake) continue;
+      pair.mustWake = control.waiting + data.waiting > 0;
       if (this.control.ring(peer)) published.wakes++;
     }
     if (this.#now_us !== null && (waits || this.#turns >= TURNS_PER_CLOCK)) this.#checkStalls(this.#now_us() / 1000);

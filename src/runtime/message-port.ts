@@ -7,6 +7,7 @@ import type { Links } from '../fabric/links.ts';
 import { FRAME_KIND, type FrameAddress, type RingConsumer } from '../fabric/ring.ts';
 import { copyWords, Scratch, wordsOfBytes } from '../fabric/scratch.ts';
 import { type Address, idOf, ROLES, roleIndexOf, toAddress } from '../protocol/address.ts';
+import { wakesNobody } from '../protocol/heartbeats.ts';
 import type { Message } from '../protocol/messages.ts';
 import { Codec } from '../protocol/wire.ts';
 
@@ -58,11 +59,12 @@ export class MessagePort {
     header.destination = destination.id;
     header.roles = (source.role << ROLE_BITS) | destination.role;
     const { words, bytes } = this.#codec.pack(message);
-    if (this.#isTraced) return this.#sendTraced(thread, lane, words, bytes, cause);
-    return this.links.sendWords(thread, lane, header, words, 0, bytes);
+    const wakes = !wakesNobody(message);
+    if (this.#isTraced) return this.#sendTraced(thread, lane, words, bytes, cause, wakes);
+    return this.links.sendWords(thread, lane, header, words, 0, bytes, wakes);
   }
 
-  #sendTraced(thread: number, lane: Lane, words: Int32Array, bytes: number, cause: number): boolean {
+  #sendTraced(thread: number, lane: Lane, words: Int32Array, bytes: number, cause: number, wakes: boolean): boolean {
     const traced = this.#traced;
     const length = wordsOfBytes(bytes);
     traced.reserve((length + TRAILER_WORDS) * 4);
@@ -70,7 +72,7 @@ export class MessagePort {
     traced.words[length] = (cause % ID_SPAN) | 0;
     traced.words[length + 1] = Math.floor(cause / ID_SPAN);
     traced.words[length + 2] = bytes;
-    return this.links.sendWords(thread, lane, this.#header, traced.words, 0, (length + TRAILER_WORDS) * 4);
+    return this.links.sendWords(thread, lane, this.#header, traced.words, 0, (length + TRAILER_WORDS) * 4, wakes);
   }
 
   /** The message of the frame at hand. */

@@ -116,4 +116,31 @@ describe.each(SEGMENTS)('over %i segments, a peer that stopped draining', (segme
     takeTurn(b);
     expect([control.wakes(0), a.hasInbound()]).toEqual([1, false]);
   });
+
+  it('is not woken for what it may find when it looks up, only for what comes with it or had no room', () => {
+    const { linksOf, control } = twoThreads(1_024, { segments });
+    const [a, b] = [linksOf(0), linksOf(1)];
+    const quietly = (id: number): boolean => a.sendWords(1, 'data', frame(id), new Int32Array(0), 0, 0, false);
+    control.markAsleep(1);
+    quietly(1);
+    a.flush();
+    expect([control.wakes(1), b.hasInbound()]).toEqual([0, true]);
+    quietly(2);
+    a.send(1, 'data', frame(3), null);
+    a.flush();
+    expect(control.wakes(1)).toBe(1);
+    expect(takeTurn(b)).toEqual([1, 2, 3]);
+    control.markAsleep(1);
+    quietly(4);
+    a.flush();
+    expect(control.wakes(1)).toBe(1);
+    // What is still in the outbox when the rest is shown wakes later.
+    for (let id = 5; id < 60; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
+    a.flush();
+    expect(control.wakes(1)).toBe(2);
+    takeTurn(b);
+    control.markAsleep(1);
+    a.flush();
+    expect(control.wakes(1)).toBe(3);
+  });
 });
