@@ -23,6 +23,10 @@ const ENTRIES_MAX = 32;
 
 const weightOf = (change: MapChange): number => MAP_CHANGES.indexOf(change);
 
+/** Rebalances that change nothing come with every period, and would leave the log nothing else to tell: of some in a row, for the same cause, the latest stands. */
+const isRepeated = (last: MapEntry | undefined, { change, outcome, cause, epoch }: MapEntry): boolean =>
+  change === 'rebalance' && outcome === 'unchanged' && last?.change === change && last.outcome === outcome && last.cause === cause && last.epoch === epoch;
+
 export class MapLog {
   readonly #entries: MapEntry[] = [];
   readonly #counts = new Map<string, MapCount>();
@@ -32,7 +36,7 @@ export class MapLog {
   #copied: WeightsCopied = NOTHING_COPIED;
   #next = 1;
 
-  /** The latest last; at most one is open, and that is the last one. */
+  /** The latest last; at most one is open, and that is the last one. What numbers leave out are rebalances that changed nothing either. */
   get entries(): readonly MapEntry[] {
     return this.#open === null ? this.#entries : [...this.#entries, this.#open];
   }
@@ -71,7 +75,9 @@ export class MapLog {
 
   end(outcome: MapOutcome, cause: MapCause, reason: string, epoch: number): void {
     assert(this.#open, 'no entry of the map log is open');
-    this.#entries.push({ ...this.#open, outcome, cause, reason, epoch });
+    const ended = { ...this.#open, outcome, cause, reason, epoch };
+    if (isRepeated(this.#entries.at(-1), ended)) this.#entries.pop();
+    this.#entries.push(ended);
     if (this.#entries.length > ENTRIES_MAX) this.#entries.shift();
     if (!this.#isReturn) this.count(this.#open.change, outcome, cause);
     this.#open = null;

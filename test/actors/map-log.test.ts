@@ -1,10 +1,10 @@
 /** The serial log of an expert map: who writes it, what ends for what, and where experts lie then. */
 import { describe, expect, it } from 'vitest';
+import { MapLog } from '../../actors/policies/map-log.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { npuLost } from '../../src/protocol/constructors.ts';
 import { type ExpertMapMessage, rebalance } from '../../src/protocol/expert-maps.ts';
-import { mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
-
+import { type MapCause, mapDone, mapWanted, placeExperts } from '../../src/protocol/map-log.ts';
 import { Group, NPUS, once, STATES } from './expert-map-rig.ts';
 
 describe('the log of an expert map', () => {
@@ -157,5 +157,28 @@ describe('the log of an expert map', () => {
       error: { message: 'expert NPUs 3, 1 of the group are lost, with experts that are nowhere else' },
     });
     expect(group.unexpected).toEqual([]);
+  });
+
+  it('should keep of rebalances in a row that changed nothing the latest alone, and count all', () => {
+    const log = new MapLog();
+    const entry = (outcome: 'unchanged' | 'installed', cause: MapCause): number => {
+      const number = log.begin('rebalance', 'expert-map/0', 1);
+      log.end(outcome, cause, cause, 1);
+      return number;
+    };
+    entry('installed', 'better');
+    for (let period = 0; period < 100; period++) entry('unchanged', 'no_tokens');
+    entry('unchanged', 'no_better');
+    const scale = log.begin('scale', WRITER, 1);
+    log.end('unchanged', 'writer', 'the same', 1);
+    const last = entry('unchanged', 'no_better');
+    expect(log.entries.map((one) => `${one.entry} ${one.cause}`)).toEqual([
+      '1 better',
+      '101 no_tokens',
+      '102 no_better',
+      `${scale} writer`,
+      `${last} no_better`,
+    ]);
+    expect(log.counts.map(({ cause, count }) => `${cause} ${count}`)).toEqual(['better 1', 'no_tokens 100', 'no_better 2', 'writer 1']);
   });
 });
