@@ -11,7 +11,8 @@
  * saved is the fan-out of the attention ranks, and it moves to where the bandwidth is. xDeepServe has 160 attention ranks a DP domain and 288 expert ranks:
  * A ≤ E holds there, so A > E is refused rather than wrapped around.
  *
- * Rows are never decoded on the way, nor looked at, so the bits are those of the plain form, INT8 too, and sums are those of who left them. Areas are used again as rounds.ts says; beyond that
+ * Rows are never decoded on the way, nor looked at, so the bits are those of the plain form, INT8 too, and sums are those of who left them. Areas are used again as
+ * rounds.ts says; beyond that
  *   - a trampoline pulls a package over the last one when attention i has begun the next round, so it has its bundle, so every expert rank has answered,
  *     so all have pulled their parts;
  *   - it bundles over the last bundle when all expert ranks have answered, so they had parts of this round, so attention i had begun it with the last

@@ -1,6 +1,6 @@
 /**
- * Who looks on while rows travel between dies: told of them where they are left, when they are summed (row-sums.ts) and nobody else knows of them yet. So whatever it does to
- * them there is what whoever takes them finds. Where nobody looks on, it is a question a dispatch.
+ * Who looks on while rows travel between dies: told of them where they are left, when they are summed (row-sums.ts) and nobody else knows of them yet. So whatever it
+ * does to them there is what whoever takes them finds. Where nobody looks on, it is a question a dispatch.
  * @module
  */
 import type { Block } from './row-sums.ts';

@@ -1,9 +1,10 @@
 /**
- * Hosts XState machines, and is this folder's one door: what XState 5 is like nobody else knows. A machine is a pure function here: (snapshot, message) → (snapshot, commands).
+ * Hosts XState machines, and is this folder's one door: what XState 5 is like nobody else knows. A machine is a pure function here:
+ * (snapshot, message) → (snapshot, commands).
  *
  * XState schedules nothing: no actor is created, no timer kept, no child spawned. A machine begins and goes on by its routes, which do the same in a
- * thirtieth of the time; one that has none, by XState itself: `machine.transition` with one reused scope, about 0.3 M messages a second, several times what `transition()` does. The
- * scope hands out each command as it is met, and says by its inspection event whether any transition was taken: snapshot identity cannot tell.
+ * thirtieth of the time; one that has none, by XState itself: `machine.transition` with one reused scope, about 0.3 M messages a second, several times what `transition()`
+ * does. The scope hands out each command as it is met, and says by its inspection event whether any transition was taken: snapshot identity cannot tell.
  * @module
  */
 import type { ActorScope, AnyEventObject, AnyMachineSnapshot, AnyStateMachine } from 'xstate';

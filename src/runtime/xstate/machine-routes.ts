@@ -1,8 +1,9 @@
 /**
- * Runs a machine by its routes (route-table.ts). XState works out anew for each message which states are left and entered, with sets and closures, and makes a snapshot for each
- * `assign`: most of what a delivery took (docs/performance.md). Here it is worked out once.
+ * Runs a machine by its routes (route-table.ts). XState works out anew for each message which states are left and entered, with sets and closures, and makes a snapshot
+ * for each `assign`: most of what a delivery took (docs/performance.md). Here it is worked out once.
  *
- * It does what XState does for plain charts (plain-charts.ts); of another one `routesOf` says null, and XState runs it. A test holds both against each other, on charts of all shapes.
+ * It does what XState does for plain charts (plain-charts.ts); of another one `routesOf` says null, and XState runs it. A test holds both against each other, on charts of
+ * all shapes.
  * @module
  */
 import type { AnyMachineSnapshot, AnyStateMachine } from 'xstate';
