@@ -60,13 +60,25 @@ const HELD_MS_MAX = 120_000;
 /** Between two tries of a rehoming that fails: of a disk that cannot be read, say. */
 const REHOME_AGAIN_MS = 1_000;
 
+/** By state: so long it may wait in it, for somebody else. The others are over at once, but stable, which waits for the period's end. */
+export const STATE_MS_MAX = {
+  held: HELD_MS_MAX,
+  rehoming: ANSWER_MS_MAX,
+  collecting: ANSWER_MS_MAX,
+  prefetching: COPY_MS_MAX,
+  disabling: ANSWER_MS_MAX,
+  loading: COPY_MS_MAX,
+  enabling: ANSWER_MS_MAX,
+  rollingBack: ANSWER_MS_MAX,
+} as const;
+
 type Here = { readonly context: Context };
 const enter = (state: string) => ({ type: 'nextTurn' as const, params: { state } });
 const askTime = { type: 'claim' as const, params: { claim: { kind: 'time' as const } } };
 const tell = { type: 'sendEach' as const, params: ({ context }: Here) => context.outbox };
-const overdueIn = (delay_ms: number) => ({
+const overdueIn = (state: keyof typeof STATE_MS_MAX) => ({
   type: 'after' as const,
-  params: ({ context: { turn } }: Here): Commands['after'] => ({ id: 'overdue', delay_ms, message: stateOverdue(turn) }),
+  params: ({ context: { turn } }: Here): Commands['after'] => ({ id: 'overdue', delay_ms: STATE_MS_MAX[state], message: stateOverdue(turn) }),
 });
 const inTime = { type: 'cancel' as const, params: { id: 'overdue' } };
 /** Where a plan leads. */
@@ -250,7 +262,7 @@ export const expertMap = setup({
       always: 'held',
     },
     held: {
-      entry: [enter('held'), overdueIn(HELD_MS_MAX)],
+      entry: [enter('held'), overdueIn('held')],
       exit: inTime,
       on: {
         PLACE_EXPERTS: [{ guard: 'isOfOpenEntry', target: 'placing', actions: 'place' }, {}],
@@ -264,7 +276,7 @@ export const expertMap = setup({
       ],
     },
     rehoming: {
-      entry: [enter('rehoming'), askTime, 'beginRehoming', tell, overdueIn(ANSWER_MS_MAX)],
+      entry: [enter('rehoming'), askTime, 'beginRehoming', tell, overdueIn('rehoming')],
       exit: inTime,
       // As when it goes back: who has not heard of it is refused, and is told again.
       on: { STATE_OVERDUE: { guard: 'isOfThisState', target: 'replanning' } },
@@ -283,7 +295,7 @@ export const expertMap = setup({
       always: planned,
     },
     collecting: {
-      entry: [enter('collecting'), askTime, 'begin', tell, overdueIn(ANSWER_MS_MAX)],
+      entry: [enter('collecting'), askTime, 'begin', tell, overdueIn('collecting')],
       exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'ending' },
@@ -301,7 +313,7 @@ export const expertMap = setup({
         askTime,
         'stage',
         tell,
-        overdueIn(COPY_MS_MAX),
+        overdueIn('prefetching'),
         {
           type: 'afterEach',
           params: ({ context: { balancer, turn } }) =>
@@ -315,7 +327,7 @@ export const expertMap = setup({
       ],
     },
     disabling: {
-      entry: [enter('disabling'), askTime, 'disable', tell, overdueIn(ANSWER_MS_MAX)],
+      entry: [enter('disabling'), askTime, 'disable', tell, overdueIn('disabling')],
       exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
@@ -323,7 +335,7 @@ export const expertMap = setup({
       ],
     },
     loading: {
-      entry: [enter('loading'), askTime, 'load', tell, overdueIn(COPY_MS_MAX)],
+      entry: [enter('loading'), askTime, 'load', tell, overdueIn('loading')],
       exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
@@ -331,7 +343,7 @@ export const expertMap = setup({
       ],
     },
     enabling: {
-      entry: [enter('enabling'), askTime, 'enable', tell, overdueIn(ANSWER_MS_MAX)],
+      entry: [enter('enabling'), askTime, 'enable', tell, overdueIn('enabling')],
       exit: inTime,
       always: [
         { guard: 'hasFailed', target: 'rollingBack' },
@@ -344,7 +356,7 @@ export const expertMap = setup({
       always: [{ guard: 'hasRounds', target: 'prefetching' }, { target: 'ending' }],
     },
     rollingBack: {
-      entry: [enter('rolling back'), askTime, 'rollBack', tell, overdueIn(ANSWER_MS_MAX)],
+      entry: [enter('rolling back'), askTime, 'rollBack', tell, overdueIn('rollingBack')],
       exit: inTime,
       on: {
         // Who has not heard of it goes by an older map: he is refused where that is wrong, and is told again with the next one.

@@ -231,9 +231,9 @@ export type ExpertLayerStats = {
 
 /**
  * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and changes that have ended; `last_progress_seconds`: when it last came
- * to another state, by the pod's clock; `stalled`: that was more than two periods ago, so it has died; `last`: what became of the latest rebalance, and why. `log`: the
- * latest changes of the map, of all sorts, the last one open perhaps; `counts`: all that have ended, by outcome and cause; `copied`:
- * weights from slot to slot, for all of them, by the way they came. `lost`: experts that nobody has any more, for want of room for them elsewhere.
+ * to another state, by the pod's clock; `stalled`: that was more than two periods ago, and twice as long as its state may take, so it has died; `last`: what became of
+ * the latest rebalance, and why. `log`: the latest changes of the map, of all sorts, the last one open perhaps, and of rebalances in a row that changed nothing, for the
+ * same cause, the latest; `counts`: all that have ended, by outcome and cause; `copied`: weights from slot to slot, for all of them, by the way they came. `lost`: experts that nobody has any more, for want of room for them elsewhere.
  */
 export type ExpertBalancingStats = {
   readonly executor: number;
@@ -259,8 +259,9 @@ export type SuspicionStats = {
 };
 
 /**
- * A loop that nobody asks for: `rebalance` of an expert map, `heartbeat` of the cluster managers and of task executors with tasks, `scaling` and `role_switch` that are under way, `scheduling` of
- * DP groups with requests waiting. `still_seconds`: since when it has made no progress; `stalled`: it had to, for two periods.
+ * A loop that nobody asks for: `rebalance` of an expert map, `heartbeat` of the cluster managers and of task executors with tasks, `scaling` and `role_switch` that are
+ * under way, `scheduling` of DP groups with requests waiting. `still_seconds`: since when it has made no progress; `stalled`: it had to, for two periods, and for twice
+ * the time that it gives whom it waits for.
  */
 export type LoopStats = {
   readonly loop: 'rebalance' | 'heartbeat' | 'scaling' | 'role_switch' | 'scheduling';
@@ -272,8 +273,9 @@ export type LoopStats = {
 };
 
 /**
- * A worker that was lost. `successor`: false: it has none (`respawn: false`), and what became of its experts is in the expert map's log. After `lost_at_seconds`, by the pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all
- * others have let go of its rings; `start_ms`, the successor runs. Null: it has not come to that. `warm`: the successor was a thread that waited for it.
+ * A worker that was lost. `successor`: false: it has none (`respawn: false`), and what became of its experts is in the expert map's log. After `lost_at_seconds`, by the
+ * pod's clock, come in turn: `end_ms`, its end is proven; `release_ms`, all others have let go of its rings; `start_ms`, the successor runs. Null: it has not come to
+ * that. `warm`: the successor was a thread that waited for it.
  */
 export type RecoveryStats = {
   readonly worker: number;

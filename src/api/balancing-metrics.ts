@@ -10,8 +10,11 @@ export function balancingMetrics(registry: Registry): (stats: PodStats) => void 
   const labelNames = ['task_executor'] as const;
   const gauge = (name: string, help: string) => new Gauge({ name: `minipod:expert_balancing_${name}`, help, labelNames, registers });
   const progress = gauge('last_progress_seconds', "When the loop last came to another state, in seconds of the pod's uptime.");
-  const age = gauge('progress_age_seconds', 'How long ago that was; more than two periods: the loop has died, and /health is 503.');
-  const stalled = gauge('stalled', '1: no progress for two periods.');
+  const age = gauge(
+    'progress_age_seconds',
+    'How long ago that was; more than two periods, and than twice what its state may take: the loop has died, and /health is 503.',
+  );
+  const stalled = gauge('stalled', '1: no progress for two periods, nor for twice as long as its state may take.');
   const epoch = gauge('map_epoch', 'Of the last map that NPUs were told of.');
   const rounds = new Counter({
     name: 'minipod:expert_balancing_progress_total',

@@ -1,6 +1,6 @@
 /**
  * Whether the loops go on that nobody asks for: one that has died says nothing, so it is judged by what it has done. A loop that makes no progress for two of its
- * periods is stalled, and health says which, and since when.
+ * periods is stalled, and health says which, and since when; but one that waits for others has twice the time that it gives them (`STATE_MS_MAX`).
  *
  *   rebalance    each expert map: the state it is in, and the periods and changes that have ended
  *   heartbeat    the cluster manager's lease, which its holder renews; each task executor's beats, while it has tasks
@@ -34,7 +34,8 @@ export type LoopReport = {
 /** `progress`: what differs when it has made some; or `progressed_ms`, when it did by its own account. `runs`: it has something to do. */
 type Loop = Pick<LoopReport, 'loop' | 'owner' | 'state' | 'period_ms'> & { readonly runs: boolean } & (
     | { readonly progress: string }
-    | { readonly progressed_ms: number }
+    /** `state_ms`: so long it may take for the next progress, where that is longer than a period. */
+    | { readonly progressed_ms: number; readonly state_ms?: number }
   );
 type Seen = { readonly progress: string; still_ms: number };
 
@@ -85,7 +86,8 @@ export class ControlLoops {
   #reportOf(loop: Loop, now_ms: number): LoopReport {
     const { loop: name, owner, state, period_ms, runs } = loop;
     const still_ms = 'progressed_ms' in loop ? Math.max(0, now_ms - loop.progressed_ms) : (this.#seen.get(keyOf(loop))?.still_ms ?? 0);
-    return { loop: name, owner, state, period_ms, still_ms, is_stalled: runs && still_ms > PERIODS_TO_STALL * period_ms };
+    const due_ms = 'state_ms' in loop ? loop.state_ms : period_ms;
+    return { loop: name, owner, state, period_ms, still_ms, is_stalled: runs && still_ms > PERIODS_TO_STALL * due_ms };
   }
 
   #note(loop: Loop, passed_ms: number): void {
@@ -102,8 +104,8 @@ export class ControlLoops {
     const held = this.#lease.holding;
     return [
       ...maps.map(
-        ({ executor, state, progress_ms }): Loop => ({
-          ...{ loop: 'rebalance', owner: address('expert-map', executor), state, period_ms: period_ms ?? 0, runs: true, progressed_ms: progress_ms },
+        ({ executor, state, progress_ms, state_ms }): Loop => ({
+          ...{ loop: 'rebalance', owner: address('expert-map', executor), state, period_ms: period_ms ?? 0, runs: true, progressed_ms: progress_ms, state_ms },
         }),
       ),
       {

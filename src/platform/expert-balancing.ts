@@ -2,6 +2,7 @@
  * Expert maps as their host sees them: how they do, and whom it asks to balance.
  * @module
  */
+import { STATE_MS_MAX } from '../../actors/expert-map.ts';
 import type { ExpertBalancer, LastRebalance } from '../../actors/policies/expert-balancer.ts';
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { MapCount } from '../../actors/policies/map-log.ts';
@@ -17,8 +18,8 @@ import { hasExpertMap } from './births.ts';
 
 /**
  * One task executor's. `state`: `gone`, if it is. `progress`: periods and changes that have ended; `progress_ms`: when it last came to another state, by the pod's
- * clock. `last`: of the latest rebalance, and `lastPlan`, what it planned and moved. `log`: the latest changes of the map, of all sorts, the last one perhaps open; `counts`: of all that have ended;
- * `copied`: weights, for all there were.
+ * clock; `state_ms`: so long it may take to the next one. `last`: of the latest rebalance, and `lastPlan`, what it planned and moved. `log`: the latest changes of the
+ * map, of all sorts, the last one perhaps open; `counts`: of all that have ended; `copied`: weights, for all there were.
  */
 export type BalancingReport = {
   readonly executor: number;
@@ -26,7 +27,8 @@ export type BalancingReport = {
   readonly epoch: number;
   readonly progress: number;
   readonly progress_ms: number;
-  /** It has made no progress for two periods. */
+  readonly state_ms: number;
+  /** It has been in that state for twice as long. */
   readonly stalled: boolean;
   readonly last: RebalanceOutcome | null;
   readonly lastPlan: LastRebalance;
@@ -43,12 +45,16 @@ const balancerOf = (cast: Actors, self: Address): ExpertBalancer | null => (cast
 /** Where an executor's experts lie by the last good map; null: where they did at first. */
 export const lastGoodMap = (cast: Actors, executor: number): ExpertMap | null => balancerOf(cast, address('expert-map', executor))?.map ?? null;
 
-const PERIODS_TO_STALL = 2;
+/** Of its period, or of the longest that its state may take. */
+const TIMES_TO_STALL = 2;
+/** However short a period is, its end may be heard so late, where the thread has to wait for a processor. */
+const LATE_MS_MAX = 500;
 const GONE = {
   state: 'gone',
   epoch: 0,
   progress: 0,
   progress_ms: 0,
+  state_ms: 0,
   stalled: true,
   last: null,
   lastPlan: { layers: [], moved: [] },
@@ -57,6 +63,8 @@ const GONE = {
   copied: NOTHING_COPIED,
   lost: { experts: [], shared: false },
 } as const;
+
+const stateMsMax = (state: string): number => (STATE_MS_MAX as Readonly<Record<string, number>>)[state] ?? LATE_MS_MAX;
 
 /** While requests wait for an attention NPU that takes the lost one's role, somebody is to bring them back. */
 const areAwaited = (cast: Actors, executor: number): boolean =>
@@ -81,14 +89,17 @@ export function balancingReports(cast: Actors, plan: AnyPodPlan, now_ms: number)
       if (balancer === null) return { executor, ...GONE };
       const { epoch, progress, outcomes, log } = balancer;
       const progress_ms = Math.max(0, balancer.progress_ms);
+      const state = cast.stateOf(self) ?? 'gone';
+      const state_ms = Math.max(period_ms, stateMsMax(state));
       return {
         executor,
-        state: cast.stateOf(self) ?? 'gone',
+        state,
         epoch,
         progress,
         progress_ms,
+        state_ms,
         // Whatever it says of itself: one that has died says nothing.
-        stalled: now_ms - progress_ms > PERIODS_TO_STALL * period_ms,
+        stalled: now_ms - progress_ms > TIMES_TO_STALL * state_ms,
         last: outcomes.at(-1) ?? null,
         lastPlan: balancer.last,
         log: log.entries,
