@@ -123,7 +123,7 @@ export const clusterManager = setup({
       return {};
     }),
     endBeating: assign(({ context }) => {
-      context.heartbeats.isBeating = false;
+      context.heartbeats.rest();
       return {};
     }),
     beat: assign(({ context: { self, heartbeats, beats }, event }) => {

@@ -285,7 +285,7 @@ export const taskExecutor = setup({
       return {};
     }),
     endBeating: assign(({ context }) => {
-      context.heartbeats.isBeating = false;
+      context.heartbeats.rest();
       return {};
     }),
     beat: assign({

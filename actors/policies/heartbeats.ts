@@ -65,7 +65,8 @@ export class Heartbeats {
   beats = 0;
   /** Until the next beat. */
   delay_ms = BEAT_MS;
-  #isLook = false;
+  /** The next beat is a look at those who are silent, before all are asked again. */
+  isBetween = false;
 
   /** It lives, perhaps anew: nobody knows it to be silent. */
   watch(member: Address): void {
@@ -97,9 +98,10 @@ export class Heartbeats {
     return this.members.filter((member) => this.#watched.get(member)?.since_ms !== null);
   }
 
-  /** Somebody is silent, and is looked at before all are asked again. */
-  get isBetween(): boolean {
-    return this.#isLook && this.silent.length > 0;
+  /** Until it is to beat again, which it does by asking. */
+  rest(): void {
+    this.isBeating = false;
+    this.isBetween = false;
   }
 
   /** Who is suspected is told of, and has as long again. */
@@ -118,7 +120,7 @@ export class Heartbeats {
     for (const member of ask) (this.#watched.get(member) as Watched).since_ms ??= now_ms;
     // There is no hurry about who is known to be silent.
     const hurries = [...this.#watched.values()].some(({ isStill, isSuspected }) => isStill && !isSuspected);
-    this.#isLook = hurries && !isBetween;
+    this.isBetween = hurries && !isBetween;
     this.delay_ms = hurries || isBetween ? LOOK_MS : BEAT_MS;
     return { ask, suspects, trusted: back };
   }
@@ -144,7 +146,7 @@ export class Heartbeats {
       isBeating: this.isBeating,
       beats: this.beats,
       delay_ms: this.delay_ms,
-      isLook: this.#isLook,
+      isBetween: this.isBetween,
     };
   }
 }
