@@ -2,7 +2,7 @@
  * `npm test`: types, lint, kernels as committed, then the suites on Node and on Deno. Goes on after a failure, so that one run shows them all,
  * and ends with what failed, then the line `N passed, N failed`.
  *
- * Both runtimes run the same tests, but for those that are JavaScript and nothing else (test/on-one-runtime.ts). Of a property's runs and of a list's like cases
+ * Node runs all tests, Deno those that a runtime has a say in (test/on-one-runtime.ts says which are left). Of a property's runs and of a list's like cases
  * Deno tries a part (test/property-runs.ts); threads and commands load one file each (test/bundled-threads.ts). What npm packs, and what starts both runtimes
  * itself, is in Node's suite alone.
  *

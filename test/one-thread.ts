@@ -1,7 +1,7 @@
-/** Before each file: whoever starts a thread or a process in a test that runs on one runtime (on-one-runtime.ts) is told that it belongs among the others. */
+/** Before each file: whoever starts a thread or a process in a test that is said to start none (on-one-runtime.ts) is told that it belongs elsewhere. */
 import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { afterAll, beforeAll, expect } from 'vitest';
-import { ON_ONE_RUNTIME } from './on-one-runtime.ts';
+import { WITHOUT_THREADS } from './on-one-runtime.ts';
 
 const builtin = createRequire(import.meta.url);
 const threads = builtin('node:worker_threads') as { Worker: unknown };
@@ -10,12 +10,12 @@ const { Worker } = threads;
 const { spawn, execFile } = processes;
 
 function refuse(): never {
-  throw new Error('a test that starts threads or processes runs on both runtimes: it is none of test/on-one-runtime.ts');
+  throw new Error('a test that starts threads or processes is none of WITHOUT_THREADS in test/on-one-runtime.ts');
 }
 
 beforeAll(() => {
   const path = expect.getState().testPath ?? '';
-  if (!ON_ONE_RUNTIME.some((listed) => path.includes(`/${listed}`))) return;
+  if (!WITHOUT_THREADS.some((listed) => path.includes(`/${listed}`))) return;
   threads.Worker = refuse;
   Object.assign(processes, { spawn: refuse, execFile: refuse });
   syncBuiltinESMExports();

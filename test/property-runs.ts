@@ -1,5 +1,5 @@
 /**
- * How much of what differs by chance or by a list is tried. Node tries all; Deno, on which the same tests run, a share of it: what every seed or topology has in
+ * How much of what differs by chance or by a list is tried. Node tries all; Deno a share of it: what every seed or topology has in
  * common is what the runtime has a say in. A campaign tries more, each time with other seeds:
  * `RUNS=50 npx vitest --run --testTimeout=1000000 test/actors`
  */
