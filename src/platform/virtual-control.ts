@@ -367,9 +367,10 @@ export class VirtualControl {
   /** A step's kernels compute at once; its layers come when the device would have them. */
   #reach(npu: number, step: number, layers: number): void {
     if (this.plan.options.kv_transfer === 'request') return;
-    const isSameLife = this.workers.lifeOf(npu);
+    // Its worker's controllers may be lost and begin anew meanwhile: that is nothing to it.
+    const program = this.npus.programOf(npu);
     this.host.later(this.#layers.untilLayers_ns(address('npu', npu), step, layers), () => {
-      if (!isSameLife()) return;
+      if (this.npus.programOf(npu) !== program) return;
       this.#link = this.#linkOf('pull');
       this.npus.reach(npu, step, layers);
     });

@@ -87,14 +87,6 @@ export class VirtualWorkers {
     return this.#homeless.has(worker);
   }
 
-  /** Tells whether the NPU's worker is in the same life still. */
-  lifeOf(npu: number): () => boolean {
-    const { space, directory } = this.#ports;
-    const worker = directory.workerOfNpu(npu);
-    const life = space.control.lifeOf(worker);
-    return () => space.control.lifeOf(worker) === life && !this.#restarting.has(worker);
-  }
-
   spawnControllers(worker: number): void {
     const { plan, space, directory, host } = this.#ports;
     const life = space.control.lifeOf(worker);

@@ -1,7 +1,7 @@
 /** Plans: what seeds draw, how little is left of one that breaks, and that planted bugs are of what the sources say. */
 import { describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
-import { cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
+import { type ChaosPlanInput, cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
 import { recoveryOf } from '../../src/chaos/recoveries.ts';
 import { podOptionsSchema } from '../../src/options.ts';
 import { isChangeable, ROOT } from '../cli/source-copy.ts';
@@ -58,6 +58,31 @@ it('a campaign finds its canary, and only the loss that it takes is left of the 
   expect(verdicts).toEqual({ held: 1 });
   expect(canary).toMatchObject({ seeds: { first: 2, last: 201 }, verdict: 'lost progress' });
   expect(canary?.faults.length).toBe(1);
+});
+
+it('a plan of a pod that takes in few choices at once asks no more of it when all is healed', async () => {
+  for (const max_queued of [1, 2]) expect((await chaos.run({ pod: { max_queued }, calls: [{}] })).violations).toEqual([]);
+});
+
+describe('a plan', () => {
+  it.each<[string, Partial<ChaosPlanInput>]>([
+    [
+      'shapes: 1: attention: 4 DP groups are more than the 3',
+      {
+        pod: { scale_max: { attention: 3 } },
+        shapes: [
+          { ms: 0, attention: 2 },
+          { ms: 1, attention: 4 },
+        ],
+      },
+    ],
+    ['shapes: 0: scale: the pod keeps no room', { shapes: [{ ms: 0, attention: 1 }] }],
+    ['rebalances: experts of this pod stay where they are', { rebalances: [{ ms: 0 }] }],
+    ['calls: 1: n: 3 choices are more than the pod takes in at once', { pod: { max_queued: 2 }, calls: [{}, { n: 3 }] }],
+    ['calls: 0: frequency_penalty cannot be judged', { pod: { topology: 'colocated:dp=2', workers: 2, degraded: true }, calls: [{ frequency_penalty: 1 }] }],
+  ])('should be refused where its pod cannot do what it asks: %s', async (why, asked) => {
+    await expect(chaos.run({ calls: [{}], ...asked })).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining(why) });
+  });
 });
 
 describe('a plan that breaks', () => {
