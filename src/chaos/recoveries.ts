@@ -29,16 +29,12 @@ export const RECOVERY_TERMS: Readonly<Record<Recovery, Terms>> = {
   },
   'no-successors': {
     what: 'nobody follows a lost worker: those that are left go on, with its experts where there is room, or with an attention NPU in its role',
-    not_at: { phases: ['scaling'], why: 'which groups stood by when the others were lost is not told from outside, so nothing would say what may end' },
   },
   'role-switch': {
     what: 'nobody follows, there is no room, and the last attention NPU that can be spared takes the role of a lost expert NPU',
     not_at: { phases: ['kv-transfer', 'scaling'], why: 'its pods hand no KV over, and stay as large as they are' },
   },
-  degraded: {
-    what: 'nobody follows, and its experts are done without',
-    not_at: { phases: ['rebalance', 'scaling'], why: 'what is computed so is held against a pod whose experts lie where they were laid out' },
-  },
+  degraded: { what: 'nobody follows, and its experts are done without' },
 };
 
 export const recoveryOf = ({ recovery, respawn, degraded, rehome_after_ms, role_switch = 'never' }: PodOptions): Recovery => {
@@ -95,13 +91,11 @@ export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Reco
       return { ...pod, rehome_after_ms: 1 + random.below(12), ...room() };
     }
     case 'no-successors':
-      return scale_max !== undefined ? null : { ...pod, respawn: false, ...room() };
+      return { ...pod, respawn: false, ...room() };
     case 'role-switch':
       // Mostly as the papers have it.
       return hasApart(pod) ? { ...pod, respawn: false, role_switch: random.below(4) === 0 ? 'background' : 'auto' } : null;
-    case 'degraded': {
-      const { expert_balancing: __, speculative_config: ___, hash_foreseeable: ____, ...others } = pod;
-      return scale_max !== undefined || `${topology}`.includes('oproj') ? null : { ...others, respawn: false, degraded: true };
-    }
+    case 'degraded':
+      return `${topology}`.includes('oproj') ? null : { ...pod, respawn: false, degraded: true };
   }
 }
