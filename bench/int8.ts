@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { createPod, type Pod, quantizeModel } from '../src/index.ts';
 import { instantiateKernels, type Kernels, loadKernelModule, packedBytes } from '../src/model/kernels/kernels.ts';
 import { machine, median, printTable, race, writeResults } from './harness.ts';
+import { promptOf } from './prompts.ts';
 
 const MODELS = { 'tiny-deepseek-v3': 'tiny-deepseek-v3', 'tiny-qwen3-moe': fileURLToPath(new URL('../test/models/tiny-qwen3-moe', import.meta.url)) } as const;
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
@@ -57,8 +58,6 @@ async function products(): Promise<{ shape: string; rows: number; bf16: number; 
 }
 
 // ---------------------------------------------------------------- pods
-
-const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
 
 function cpu_ms(): number {
   const { user, system } = process.cpuUsage();

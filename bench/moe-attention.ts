@@ -6,6 +6,7 @@
  */
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
+import { promptOf } from './prompts.ts';
 
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
@@ -27,8 +28,6 @@ const SPLIT: readonly PodOptions[] = [
 const nameOf = ({ topology, schedule = 'dataflow', micro_batches = schedule === 'domains' ? 2 : 1 }: PodOptions): string =>
   `${topology}, ${schedule}, ${micro_batches === 1 ? '1 batch' : '2 micro-batches'}`;
 const CONCURRENT = [16, 32];
-
-const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
 
 type Served = {
   /** Tokens a second. */

@@ -2,11 +2,11 @@
  * The pod against its own kernels called by a plain function: what actors, rings and threads cost.
  * @module
  */
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { loadBareLoop } from './bare-loop.ts';
+import { BareLoopPair } from './bare-loop-pair.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
+import { promptsOf } from './prompts.ts';
 
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
@@ -16,9 +16,6 @@ const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 9);
  */
 const WARM_MS = Number(process.env['BENCH_WARM_MS'] ?? 25_000);
 const ONLY = process.env['BENCH_ONLY'];
-
-const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
-const promptsOf = (count: number): number[][] => Array.from({ length: count }, (_, index) => promptOf(index));
 
 /** Tokens a second of the pod, streaming to as many readers; checks that they are the bare loop's tokens. */
 async function podRate(pod: Pod, prompts: number[][], expected: number[][]): Promise<number> {
@@ -53,8 +50,7 @@ const cases: { options: PodOptions; requests: number; sideBySide: boolean; goal:
 
 const bare = await loadBareLoop();
 const expected = bare.generate(promptsOf(32), TOKENS);
-const threads = [0, 1].map(() => new Worker(new URL('./bare-loop-thread.ts', import.meta.url)));
-await Promise.all(threads.map((thread) => once(thread, 'message')));
+await using pair = await BareLoopPair.start();
 
 function bareRate(prompts: number[][]): number {
   const start = performance.now();
@@ -62,17 +58,9 @@ function bareRate(prompts: number[][]): number {
   return (prompts.length * TOKENS * 1000) / (performance.now() - start);
 }
 
-/** Two bare loops, half of the requests each, at the same time. */
 async function sideBySideRate(prompts: number[][]): Promise<number> {
   const start = performance.now();
-  const half = prompts.length / 2;
-  await Promise.all(
-    threads.map((thread, index) => {
-      const done = once(thread, 'message');
-      thread.postMessage({ prompts: prompts.slice(index * half, (index + 1) * half), count: TOKENS });
-      return done;
-    }),
-  );
+  await pair.generate(prompts, TOKENS);
   return (prompts.length * TOKENS * 1000) / (performance.now() - start);
 }
 
@@ -98,7 +86,6 @@ for (const [index, { options, requests, sideBySide, goal }] of cases.entries()) 
     goal,
   });
 }
-for (const thread of threads) await thread.terminate();
 
 printTable(
   `Pod against its bare kernels, ${TOKENS} tokens a request, tokens/s (medians of ${ROUNDS} paired rounds; ${machine()['cpu']}, ${machine()['cores']} cores)`,

@@ -5,6 +5,7 @@
  */
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
+import { promptOf } from './prompts.ts';
 
 const STREAMS = 16;
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 192);
@@ -22,8 +23,6 @@ const ROWS: readonly Row[] = [
   { options: APART, what: 'attention' },
   { options: APART, what: 'experts' },
 ];
-
-const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
 
 type Served = { readonly stall_ms: number; readonly tokens: string };
 

@@ -6,13 +6,13 @@
  * node bench/thread-times.ts          # BENCH_REQUESTS=32 BENCH_ROUNDS=20 …
  * @module
  */
-import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import type { PodOptions } from '../src/index.ts';
 import { createLivePod, type LivePod } from '../src/live-pod.ts';
 import { threadTimes } from '../src/runtime/os-thread.ts';
+import { BareLoopPair } from './bare-loop-pair.ts';
 import { machine, printTable } from './harness.ts';
+import { promptsOf } from './prompts.ts';
 
 const REQUESTS = Number(process.env['BENCH_REQUESTS'] ?? 16);
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 128);
@@ -25,24 +25,12 @@ const PODS: readonly PodOptions[] = [
   { topology: 'mixed:colocated=2xdp1', workers: 2 },
 ];
 
-const promptOf = (index: number): number[] => [1, 86, 1461, 613, 265, 531, 460, 315 + index, 265, 504, 454, 358 + index];
-const prompts = Array.from({ length: REQUESTS }, (_, index) => promptOf(index));
+const prompts = promptsOf(REQUESTS);
 
 async function podRound(pod: LivePod): Promise<void> {
   await Promise.all(
     prompts.map(async (prompt) => {
       for await (const _ of pod.generate(prompt, { max_tokens: TOKENS, temperature: 0, ignore_eos: true }));
-    }),
-  );
-}
-
-async function bareRound(threads: readonly Worker[]): Promise<void> {
-  const half = prompts.length / 2;
-  await Promise.all(
-    threads.map((thread, index) => {
-      const done = once(thread, 'message');
-      thread.postMessage({ prompts: prompts.slice(index * half, (index + 1) * half), count: TOKENS });
-      return done;
     }),
   );
 }
@@ -69,8 +57,7 @@ async function measure(round: () => Promise<void>, names: (id: number) => string
 
 const sumOf = (spent_ms: ReadonlyMap<string, number>): number => [...spent_ms.values()].reduce((sum, ms) => sum + ms, 0);
 
-const bare = [0, 1].map(() => new Worker(new URL('./bare-loop-thread.ts', import.meta.url)));
-await Promise.all(bare.map((thread) => once(thread, 'message')));
+await using bare = await BareLoopPair.start();
 for (const options of PODS) {
   await using pod = await createLivePod(options);
   const { control } = pod.space;
@@ -79,7 +66,7 @@ for (const options of PODS) {
   const [ofPod, ofBare] = [new Map<string, number>(), new Map<string, number>()];
   for (let round = 0; round < ROUNDS; round++) {
     await measure(
-      () => bareRound(bare),
+      () => bare.generate(prompts, TOKENS),
       () => 'bare loops',
       ofBare,
     );
@@ -98,4 +85,3 @@ for (const options of PODS) {
   );
   console.log(`bare / pod: ${(bare_ms / all_ms).toFixed(3)}`);
 }
-for (const thread of bare) await thread.terminate();

@@ -4,10 +4,12 @@ import { afterAll, beforeAll, expect } from 'vitest';
 import { WITHOUT_THREADS } from './on-one-runtime.ts';
 
 const builtin = createRequire(import.meta.url);
+/** What begins a process. */
+const BEGIN = ['spawn', 'spawnSync', 'exec', 'execSync', 'execFile', 'execFileSync', 'fork'] as const;
 const threads = builtin('node:worker_threads') as { Worker: unknown };
-const processes = builtin('node:child_process') as { spawn: unknown; execFile: unknown };
+const processes = builtin('node:child_process') as Record<(typeof BEGIN)[number], unknown>;
 const { Worker } = threads;
-const { spawn, execFile } = processes;
+const own = { ...processes };
 
 function refuse(): never {
   throw new Error('a test that starts threads or processes is none of WITHOUT_THREADS in test/on-one-runtime.ts');
@@ -17,12 +19,12 @@ beforeAll(() => {
   const path = expect.getState().testPath ?? '';
   if (!WITHOUT_THREADS.some((listed) => path.includes(`/${listed}`))) return;
   threads.Worker = refuse;
-  Object.assign(processes, { spawn: refuse, execFile: refuse });
+  for (const begin of BEGIN) processes[begin] = refuse;
   syncBuiltinESMExports();
 });
 
 afterAll(() => {
   threads.Worker = Worker;
-  Object.assign(processes, { spawn, execFile });
+  for (const begin of BEGIN) processes[begin] = own[begin];
   syncBuiltinESMExports();
 });

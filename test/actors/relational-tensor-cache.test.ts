@@ -127,6 +127,16 @@ describe('the relational tensor cache', () => {
 describe('the tiers of the cache', () => {
   const sizes: CacheLimits = { ...HBM_ALONE, blocks: 4, dram_blocks: 4, swap_low: 4, swap_high: 4, swap_blocks_max: 8 };
   const tokens = (first: number, blocks: number): number[] => Array.from({ length: blocks * BLOCK }, (_, at) => first * 100 + at);
+  /** A prompt whose last block is not full, which the request has computed and shares. */
+  function sharedTailOf(request: number) {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 8 });
+    const prompt = [...tokens(1, 1), 5, 6];
+    const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, request);
+    cache.allocBlocks(owner, 2);
+    cache.publish(owner, prompt, prompt.length);
+    cache.shareTail(owner, prompt, request, prompt.length);
+    return { cache, prompt, owner };
+  }
   const keep = (cache: RelationalTensorCache, prompt: readonly number[]): void => {
     const holding = cache.matchByPrefixToken('', prompt, prompt.length);
     cache.allocBlocks(holding, prompt.length / BLOCK - holding.blocks.length);
@@ -265,12 +275,7 @@ describe('the tiers of the cache', () => {
   });
 
   it('should share the tail of a prompt among choices, copied by whoever writes and does not own it', () => {
-    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 8 });
-    const prompt = [...tokens(1, 1), 5, 6];
-    const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, 1);
-    cache.allocBlocks(owner, 2);
-    cache.publish(owner, prompt, prompt.length);
-    cache.shareTail(owner, prompt, 1, prompt.length);
+    const { cache, prompt, owner } = sharedTailOf(1);
     expect(cache.copy(owner)).toBeNull();
     expect(cache.matchByPrefixToken('', prompt, prompt.length - 1, 2).known).toBe(BLOCK);
     const [second, third] = [1, 2].map(() => cache.matchByPrefixToken('', prompt, prompt.length - 1, 1)) as [Holding, Holding];
@@ -289,12 +294,7 @@ describe('the tiers of the cache', () => {
   });
 
   it('should share no tail with who names no request', () => {
-    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 8 });
-    const prompt = [...tokens(1, 1), 5, 6];
-    const owner = cache.matchByPrefixToken('', prompt, prompt.length - 1, 0);
-    cache.allocBlocks(owner, 2);
-    cache.publish(owner, prompt, prompt.length);
-    cache.shareTail(owner, prompt, 0, prompt.length);
+    const { cache, prompt } = sharedTailOf(0);
     cache.createContext('book', '', tokens(1, 1));
     expect(cache.matchByID('book', '', prompt, prompt.length - 1, 0)?.known).toBe(BLOCK + 1);
     expect(cache.matchByID('book', '', prompt, prompt.length - 1)?.known).toBe(BLOCK);
