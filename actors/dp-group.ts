@@ -72,17 +72,18 @@ const sendsOf = ({ self, task_executor, term }: DpGroup, { ask, assignments }: O
   ...assignments.map(({ task, group }) => ({ to: task_executor, message: groupChosen(task, group) })),
 ];
 
-/** The next steps, up to `count`; where there is nothing to do, what the NPUs may free meanwhile. */
-function stepsOf({ scheduler, npus, handing }: DpGroup, count: number): Commands['send'][] {
-  // What it has is given back.
-  if (handing.isUnderWay) return [];
-  const sends: Commands['send'][] = [...scheduler.receive()];
+/** The next steps, up to `count`, behind what is to be told before; where there is nothing to do, what the NPUs may free meanwhile. */
+function stepsOf({ scheduler, npus, handing }: DpGroup, count: number, sends: Commands['send'][] = []): Commands['send'][] {
+  if (handing.isUnderWay) return sends; // what it has is given back
+  // One by one: to spread lists is code of V8's own, which no cache holds after a step's kernels.
+  for (const send of scheduler.receive()) sends.push(send);
   for (let planned = 0; planned < count; planned++) {
     const next = scheduler.plan();
-    if (next !== null) sends.push(...next.messages, ...npus.map((npu) => ({ to: npu, message: step(next.plan) })));
-    else sends.push(...scheduler.takeUntold());
+    for (const send of next?.messages ?? scheduler.takeUntold()) sends.push(send);
+    if (next !== null) for (const npu of npus) sends.push({ to: npu, message: step(next.plan) });
   }
-  return [...sends, ...releasesOf(scheduler, npus)];
+  for (const send of releasesOf(scheduler, npus)) sends.push(send);
+  return sends;
 }
 
 /** Slots that no step will name any more. */
@@ -223,8 +224,9 @@ export const dpGroup = setup({
     }),
     // All of a step's turn at once: each `assign` makes XState build the snapshot anew, which takes longer than to plan a step of a few sequences.
     goOn: assign(({ context, event }) => {
-      const retired = event.type === 'STEP_DONE' ? context.scheduler.retire(...context.ranks.take(event)) : [];
-      return withRoomTold(context, asked(context, [...retired, ...stepsOf(context, 2)]));
+      if (event.type !== 'STEP_DONE') return {};
+      const { outcomes, us, draft_us } = context.ranks.take(event);
+      return withRoomTold(context, asked(context, stepsOf(context, 2, context.scheduler.retire(outcomes, us, draft_us))));
     }),
     noteReport: assign(({ context, event }) => {
       if (event.type === 'STEP_DONE') context.ranks.note(event);

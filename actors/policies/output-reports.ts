@@ -10,12 +10,12 @@ import type { Begun, TokenOut } from '../../src/protocol/output.ts';
 import type { Drawn } from '../../src/protocol/steps.ts';
 import { outputOf, outputTokens, type RunningSequence } from './running-sequence.ts';
 
-/** What a step found beside a token: log-probabilities of prompt tokens from a position on, and how the token was drafted (`TokenOut.drafted`). */
-export type Beside = Pick<TokenOut, 'prompt_start' | 'prompt_logprobs' | 'drafted'>;
-
 /** How a token ends its sequence, if it does. */
 export type End = Pick<TokenOut, 'finish' | 'stops'>;
 export const GOES_ON: End = { finish: null, stops: false };
+
+const NOTHING: readonly Commands['send'][] = [];
+const NOBODY_BEGUN: readonly Begun[] = [];
 
 export class OutputReports {
   readonly #output: Address;
@@ -28,8 +28,18 @@ export class OutputReports {
     this.#output = address('output', idOf(group));
   }
 
-  /** What a step found for a sequence: a token, or log-probabilities of a chunk of its prompt alone. */
-  add(running: RunningSequence, { token, logprobs }: Drawn, { prompt_start, prompt_logprobs, drafted }: Beside, { finish, stops }: End = GOES_ON): void {
+  /**
+   * What a step found for a sequence: a token, or log-probabilities of a chunk of its prompt alone, from a position on. `drafted`: how the token was
+   * (`TokenOut.drafted`).
+   */
+  add(
+    running: RunningSequence,
+    { token, logprobs }: Drawn,
+    { finish, stops }: End,
+    prompt_start: number,
+    prompt_logprobs: TokenOut['prompt_logprobs'],
+    drafted: number,
+  ): void {
     const { sequence, stage } = running;
     const count = outputOf(running);
     const isToken = token >= 0;
@@ -59,14 +69,17 @@ export class OutputReports {
     this.#over.push({ to: this.#output, message: forget(request, choice) });
   }
 
-  /** What there is to tell since this was asked last. */
-  take(): readonly Commands['send'][] {
-    if (this.#tokens.length + this.#over.length === 0) return [];
-    const step = this.#tokens.length === 0 ? [] : [{ to: this.#output, message: tokens(this.#tokens, this.#begun) }];
-    const told = [...step, ...this.#over];
-    this.#tokens = [];
-    this.#begun = [];
-    this.#over = [];
+  /** What there is to tell since this was asked last, and what else is. */
+  take(others: readonly Commands['send'][] = NOTHING): Commands['send'][] {
+    const told: Commands['send'][] = [];
+    if (this.#tokens.length > 0) {
+      told.push({ to: this.#output, message: tokens(this.#tokens, this.#begun.length === 0 ? NOBODY_BEGUN : this.#begun) });
+      this.#tokens = [];
+    }
+    if (this.#begun.length > 0) this.#begun = [];
+    for (const one of this.#over) told.push(one);
+    if (this.#over.length > 0) this.#over = [];
+    for (const one of others) told.push(one);
     return told;
   }
 }

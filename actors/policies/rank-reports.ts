@@ -33,22 +33,23 @@ export class RankReports {
 
   /** Whether one that reported the step before found something else. */
   differs({ step, outcomes, digest }: Report): boolean {
-    return this.#reportsOf(step).some((other) => other.digest !== digest || !haveSameTokens(other.outcomes, outcomes));
+    return this.#reports.length > 0 && this.#reportsOf(step).some((other) => other.digest !== digest || !haveSameTokens(other.outcomes, outcomes));
   }
 
   note(report: Report): void {
     this.#reports.push(report);
   }
 
-  /** The step's outcomes, with the last report, what it took, and its drafts of that. */
-  take(last: Report): readonly [outcomes: readonly StepOutcome[], us: number, draft_us: number] {
+  /** What counts of a step, with the last report. */
+  take(last: Report): Report {
+    if (this.#reports.length === 0) return last;
     const first = this.#reports.find(({ step, npu }) => step === last.step && npu === this.#npus[0]) ?? last;
-    if (this.#reports.length > 0) this.#reports = this.#reports.filter(({ step }) => step !== last.step);
-    return [first.outcomes, first.us, first.draft_us];
+    this.#reports = this.#reports.filter(({ step }) => step !== last.step);
+    return first;
   }
 
   #reportsOf(step: number): readonly Report[] {
-    return this.#reports.length === 0 ? NONE : this.#reports.filter((report) => report.step === step);
+    return this.#reports.filter((report) => report.step === step);
   }
 
   // ── Beginning anew ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -86,8 +87,6 @@ export class RankReports {
     return { npus: this.#npus, reports: this.#reports.map(({ npu, step, digest }) => ({ npu, step, digest })), dirty, resets: this.#resets };
   }
 }
-
-const NONE: readonly Report[] = [];
 
 const haveSameTokens = (a: readonly StepOutcome[], b: readonly StepOutcome[]): boolean =>
   a.length === b.length && a.every((outcome, index) => isSame(outcome, b[index] as StepOutcome));

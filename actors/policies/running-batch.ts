@@ -3,6 +3,7 @@
  * @module
  */
 import { BatchSlots } from './batch-slots.ts';
+import { type End, GOES_ON } from './output-reports.ts';
 import { outputOf, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { isBefore } from './waiting-line.ts';
 
@@ -97,8 +98,9 @@ export class RunningBatch implements Iterable<RunningSequence> {
 export const withTable = ({ holding, ...running }: RunningSequence): object => ({ ...running, blocks: holding.blocks, shared: holding.path.length });
 
 /** How a token ends its sequence, if it does: by itself (`stops`, then it is no part of the text), or as the last that was asked for. */
-export function finishOf(running: RunningSequence, token: number): { readonly finish: 'stop' | 'length' | null; readonly stops: boolean } {
+export function finishOf(running: RunningSequence, token: number): End {
   const { sampling, max_tokens } = running.sequence;
   const stops = outputOf(running) > sampling.min_tokens && sampling.stop_token_ids.includes(token);
-  return { finish: stops ? 'stop' : outputOf(running) >= max_tokens ? 'length' : null, stops };
+  const isLast = outputOf(running) >= max_tokens;
+  return stops || isLast ? { finish: stops ? 'stop' : 'length', stops } : GOES_ON;
 }

@@ -17,42 +17,51 @@ export function leaveFlight({ running, samples, drafts }: Launched): RunningSequ
   return running;
 }
 
-/** Tokens that a step drew for a sequence go to its output, up to one that ends it: what drafts led to behind that is for nobody. So many were taken. */
-export function landed(entry: Launched, outcome: StepOutcome, output: OutputReports): { readonly end: End; readonly drawn: number } {
+const NONE_FORESEEN: readonly number[] = [];
+
+/** Tokens that a step drew for a sequence go to its output, up to one that ends it: what drafts led to behind that is for nobody. */
+export function landed(entry: Launched, outcome: StepOutcome, output: OutputReports): End {
   const { running, count } = entry;
   const { tokens } = running;
   const start = running.computed;
-  const before = tokens.length;
   leaveFlight(entry);
   if (entry.masked === true) running.isDegraded = true;
   if (entry.mended !== undefined) {
     landMend(running, entry.mended);
-    return { end: GOES_ON, drawn: 0 };
+    return GOES_ON;
   }
-  running.foreseen = outcome.foreseen ?? [];
+  running.foreseen = outcome.foreseen ?? NONE_FORESEEN;
   running.launched += outcome.more.length;
   const end = running.end === 'none' ? takeDrawn(running, outcome, start + 1, output) : GOES_ON;
   // Of one that is over, the tokens that it went on with are not known.
   running.computed = Math.min(start + count + outcome.more.length, tokens.length);
   if (outcome.error !== null) running.isSound = false;
-  return { end, drawn: tokens.length - before };
+  return end;
 }
 
 function takeDrawn(running: RunningSequence, outcome: StepOutcome, prompt_start: number, output: OutputReports): End {
   const { prompt_logprobs, drafts, more, error } = outcome;
   // Tokens before a draft whose own logits were not finite are as good as any; before others there are none.
   if (error !== null && drafts.length === 0) return GOES_ON;
-  const take = (drawn: Drawn, drafted: number): End => {
-    running.tokens.push(drawn.token);
-    const end = finishOf(running, drawn.token);
-    output.add(running, drawn, { prompt_start, prompt_logprobs: drafted < 0 ? null : prompt_logprobs, drafted }, end);
-    return end;
-  };
   if (outcome.token < 0) {
-    if (prompt_logprobs !== null) output.add(running, outcome, { prompt_start, prompt_logprobs, drafted: 0 });
+    if (prompt_logprobs !== null) output.add(running, outcome, GOES_ON, prompt_start, prompt_logprobs, 0);
     return GOES_ON;
   }
-  let end = take(outcome, drafts.length);
-  for (let at = 0; at < more.length && end.finish === null; at++) end = take(more[at] as Drawn, -1);
+  let end = takeToken(running, outcome, output, prompt_start, prompt_logprobs, drafts.length);
+  for (let at = 0; at < more.length && end.finish === null; at++) end = takeToken(running, more[at] as Drawn, output, prompt_start, null, -1);
+  return end;
+}
+
+function takeToken(
+  running: RunningSequence,
+  drawn: Drawn,
+  output: OutputReports,
+  prompt_start: number,
+  prompt_logprobs: StepOutcome['prompt_logprobs'],
+  drafted: number,
+): End {
+  running.tokens.push(drawn.token);
+  const end = finishOf(running, drawn.token);
+  output.add(running, drawn, end, prompt_start, prompt_logprobs, drafted);
   return end;
 }

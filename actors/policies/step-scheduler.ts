@@ -123,7 +123,7 @@ export class StepScheduler {
   abandon(task: Address): readonly Commands['send'][] {
     const running = this.#byTask.get(task);
     const isGone = running === undefined || this.#end(running, 'abandoned');
-    return isGone ? [...this.#output.take(), { to: task, message: abandoned() }] : this.#output.take();
+    return this.#output.take(isGone ? [{ to: task, message: abandoned() }] : []);
   }
 
   /** A stop string has ended it: what of it still flies is for nobody. */
@@ -150,7 +150,7 @@ export class StepScheduler {
     this.#output.forget(running);
     if (isLent) this.#lend(running, messages);
     else this.#end(running, 'told');
-    return [...this.#output.take(), ...messages];
+    return this.#output.take(messages);
   }
 
   /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
@@ -251,35 +251,35 @@ export class StepScheduler {
 
   /** What is to be moved since this was asked last. */
   takeTransfers(): readonly Transfer[] {
-    const [ours, theirs] = [this.coming.takeTransfers(), this.handoffs.takeTransfers()];
-    return ours.length === 0 ? theirs : [...ours, ...theirs];
+    const ours = this.coming.takeTransfers();
+    return ours.length === 0 ? this.handoffs.takeTransfers() : [...ours, ...this.handoffs.takeTransfers()];
   }
 
   takeDetached(): readonly number[] {
     return this.#running.takeDetached();
   }
 
-  /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, ends and failures to the tasks. */
-  retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): readonly Commands['send'][] {
+  /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, behind which tasks hear of ends and failures. */
+  retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): Commands['send'][] {
     const launched = this.#steps.shift() ?? [];
     if (outcomes.length !== launched.length) invariantBroken(`${outcomes.length} outcomes of ${launched.length} entries`);
     if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
-    launched.forEach((entry, index) => {
-      const { running, count } = entry;
+    for (let index = 0; index < launched.length; index++) {
+      const { running, count } = launched[index] as Launched;
       const outcome = outcomes[index] as StepOutcome;
       const start = running.computed;
-      const { end, drawn } = landed(entry, outcome, this.#output);
+      const before = running.tokens.length;
+      const end = landed(launched[index] as Launched, outcome, this.#output);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
-      this.tokens_decoded += drawn;
+      this.tokens_decoded += running.tokens.length - before;
       if (running.end !== 'none') messages.push(...this.#dropFlight(running));
       else {
         if (outcome.error === null) this.coming.publish(running, start);
-        this.#goOn(running, drawn > 0, end, outcome.error, messages);
+        this.#goOn(running, running.tokens.length > before, end, outcome.error, messages);
       }
-    });
-    // Tokens first: a task that hears of its end has had its last token sent before.
-    return [...this.#output.take(), ...messages];
+    }
+    return this.#output.take(messages);
   }
 
   /** The NPU failed under a step: all that it held fails with it, and so does the step that was to follow. */
@@ -295,7 +295,7 @@ export class StepScheduler {
     // What it kept lay in the memory that it failed in.
     this.coming.drop();
     this.cache.distrust();
-    return [...this.#output.take(), ...messages];
+    return this.#output.take(messages);
   }
 
   /**
@@ -317,7 +317,7 @@ export class StepScheduler {
       const needed = this.cache.blocksFor(running.sequence.prompt.length + running.sequence.max_tokens);
       if (needed > this.cache.blocks) this.#giveUp(running, neverFits(needed, this.cache), messages);
     }
-    return [...this.#output.take(), ...messages];
+    return this.#output.take(messages);
   }
 
   /** It fails; null: it gives way. */

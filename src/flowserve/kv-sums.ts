@@ -23,6 +23,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { StepEntry } from '../protocol/steps.ts';
 import { CHUNK_BYTES, type Checksum } from './distflow/checksum.ts';
+import type { SlotTables } from './slot-blocks.ts';
 import type { KvPlace } from './step-layout.ts';
 
 /** Blocks that do not hold what was written there. */
@@ -48,9 +49,9 @@ export function ownKvSums(npu: number, space: AddressSpace, kv: KvPlace, checksu
   return sums;
 }
 
+const NO_BLOCKS: readonly number[] = [];
+
 type Tokens = Pick<StepEntry, 'slot' | 'start' | 'tokens' | 'kept'>;
-/** By slot: its blocks, in the order of positions. */
-type Tables = ReadonlyMap<number, readonly number[]>;
 
 export class KvSums {
   readonly #npu: number;
@@ -77,13 +78,13 @@ export class KvSums {
   }
 
   /** Before a step writes: what it goes on behind, in blocks that it writes on in, has sums of its own. @throws `KvDamage` */
-  begin(entries: readonly Tokens[], tables: Tables): void {
+  begin(entries: readonly Tokens[], tables: SlotTables): void {
     const { block_size } = this.#kv;
     const damaged: number[] = [];
     for (const { slot, start, tokens, kept = 0 } of entries) {
       const first = start + kept;
       if (kept === tokens.length) continue;
-      const table = tables.get(slot) ?? [];
+      const table = tables[slot] ?? NO_BLOCKS;
       // Of what is written over nothing is known any more.
       for (let at = Math.ceil(first / block_size); at * block_size < start + tokens.length; at++) this.set(table[at] as number, NOT_SUMMED);
       const rest = first % block_size;
@@ -98,12 +99,12 @@ export class KvSums {
   }
 
   /** When its layers have read and written. @throws `KvDamage`; then nothing of it is summed, since what it has written came of that */
-  end(entries: readonly Tokens[], tables: Tables): void {
+  end(entries: readonly Tokens[], tables: SlotTables): void {
     const { block_size } = this.#kv;
     const damaged: number[] = [];
     this.#look++;
     for (const { slot, start, kept = 0 } of entries) {
-      const table = tables.get(slot) ?? [];
+      const table = tables[slot] ?? NO_BLOCKS;
       const first = start + kept;
       for (let index = 0, at = 0; at < first; index++, at += block_size) {
         const block = table[index] as number;
@@ -115,7 +116,7 @@ export class KvSums {
     this.#refuse(damaged);
     for (const { slot, start, tokens, kept = 0 } of entries) {
       if (kept === tokens.length) continue;
-      const table = tables.get(slot) ?? [];
+      const table = tables[slot] ?? NO_BLOCKS;
       const end = start + tokens.length;
       for (let index = Math.floor((start + kept) / block_size); index * block_size < end; index++)
         this.#take(table[index] as number, Math.min(block_size, end - index * block_size));

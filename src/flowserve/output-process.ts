@@ -202,9 +202,8 @@ class ShownChoice {
 
   /** The text that the token completes, and the stop string that it was met by. */
   push(out: TokenOut): Shown & { readonly parsed: ParsedText | null } {
-    const shown = this.#textOf(out);
-    const isLast = shown.stop !== null || out.finish !== null;
-    return { ...shown, parsed: this.#parser === null ? null : parse(this.#parser, shown.text, isLast) };
+    const { text, stop } = this.#textOf(out);
+    return { text, stop, parsed: this.#parser === null ? null : parse(this.#parser, text, stop !== null || out.finish !== null) };
   }
 
   #textOf({ index, token, finish, stops }: TokenOut): Shown {

@@ -21,7 +21,7 @@ import type { SlotTokens } from './slot-tokens.ts';
 import { compute, type Part } from './step-parts.ts';
 
 /** `token`: of the prompt, whose log-probability is wanted; −1: the row yields the next one. `draft`: of an entry's rows that do, so many are before it. */
-type Reading = { readonly entry: number; readonly row: number; readonly token: number; readonly draft: number };
+type Reading = { entry: number; row: number; token: number; draft: number };
 type Result = {
   token: number;
   logprobs: PositionLogprobs | null;
@@ -35,35 +35,47 @@ type Result = {
 
 const NO_DRAFTS: readonly number[] = [];
 
+/** Of one step after the other: what each needs of its own only is made anew. */
 export class Readout {
-  readonly parts: readonly Part[];
   readonly #forward: Arithmetic;
   readonly #sampler: TokenSampler;
-  readonly #entries: readonly StepEntry[];
   readonly #slotTokens: SlotTokens;
-  readonly #readings: readonly Reading[];
-  readonly #results: Result[];
+  readonly #readAll: readonly Part[] = [compute(() => this.#read(0, this.#rows, 0))];
+  /** Of the step at hand. */
+  #entries: readonly StepEntry[] = [];
+  #results: readonly Result[] = [];
+  #parts: readonly Part[] = [];
+  /** The first `#rows` of them are its; those behind are of steps before. */
+  readonly #readings: Reading[] = [];
+  #rows = 0;
 
-  /** `hasLogits`: all rows are prepared already, in their order. */
-  constructor(forward: Arithmetic, sampler: TokenSampler, { entries }: StepPlan, spans: readonly Span[], slotTokens: SlotTokens, hasLogits: boolean) {
+  constructor(forward: Arithmetic, sampler: TokenSampler, slotTokens: SlotTokens) {
     this.#forward = forward;
     this.#sampler = sampler;
-    this.#entries = entries;
     this.#slotTokens = slotTokens;
-    this.#results = entries.map(({ tokens, drafts: count, samples, generated, foresees }) => {
-      const drafts = count === 0 ? NO_DRAFTS : tokens.slice(-count);
-      const result = { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
-      return samples && generated === 0 && foresees > 0 ? { ...result, foreseen: [] } : result;
-    });
-    this.#readings = this.#readingsOf(spans);
-    const rows = this.#readings.length;
-    if (hasLogits && rows > LOGIT_ROWS_MAX) invariantBroken(`${rows} rows are prepared at once`);
-    this.parts = this.#partsOf(rows, hasLogits);
+  }
+
+  get parts(): readonly Part[] {
+    return this.#parts;
   }
 
   /** What came of the step's entries, in their order, once all parts are done. */
   get outcomes(): readonly StepOutcome[] {
     return this.#results;
+  }
+
+  /** `hasLogits`: all rows are prepared already, in their order. */
+  begin({ entries }: StepPlan, spans: readonly Span[], hasLogits: boolean): this {
+    const results: Result[] = [];
+    for (const entry of entries) results.push(resultOf(entry));
+    this.#entries = entries;
+    this.#results = results;
+    this.#rows = 0;
+    this.#noteReadings(spans);
+    const rows = this.#rows;
+    if (hasLogits && rows > LOGIT_ROWS_MAX) invariantBroken(`${rows} rows are prepared at once`);
+    this.#parts = hasLogits && this.#forward.layout.share.tp === 1 ? this.#readAll : this.#partsOf(rows, hasLogits);
+    return this;
   }
 
   #partsOf(rows: number, hasLogits: boolean): Part[] {
@@ -117,22 +129,40 @@ export class Readout {
   }
 
   /** The prompt tokens that follow each of the step's rows, where a sequence asked for their log-probabilities; then what each row of a last token yields, and of the drafts behind it. */
-  #readingsOf(spans: readonly Span[]): Reading[] {
-    const readings: Reading[] = [];
-    for (const [entry, { slot, start, tokens }] of this.#entries.entries()) {
+  #noteReadings(spans: readonly Span[]): void {
+    const entries = this.#entries;
+    for (let entry = 0; entry < entries.length; entry++) {
+      const { slot, start, tokens } = entries[entry] as StepEntry;
       const { prompt, sampling } = this.#sampler.sequenceOf(slot);
       if (sampling.prompt_logprobs < 0) continue;
       const { row } = spans[entry] as Span;
       const known = Math.min(tokens.length, prompt.length - 1 - start);
-      for (let index = 0; index < known; index++) readings.push({ entry, row: row + index, token: prompt[start + index + 1] as number, draft: 0 });
+      for (let index = 0; index < known; index++) this.#note(entry, row + index, prompt[start + index + 1] as number, 0);
     }
-    for (const [entry, { samples, tokens, drafts }] of this.#entries.entries()) {
+    for (let entry = 0; entry < entries.length; entry++) {
+      const { samples, tokens, drafts } = entries[entry] as StepEntry;
       if (!samples) continue;
       const first = (spans[entry] as Span).row + tokens.length - 1 - drafts;
-      for (let draft = 0; draft <= drafts; draft++) readings.push({ entry, row: first + draft, token: -1, draft });
+      for (let draft = 0; draft <= drafts; draft++) this.#note(entry, first + draft, -1, draft);
     }
-    return readings;
   }
+
+  #note(entry: number, row: number, token: number, draft: number): void {
+    const reading = this.#readings[this.#rows++];
+    if (reading === undefined) this.#readings.push({ entry, row, token, draft });
+    else {
+      reading.entry = entry;
+      reading.row = row;
+      reading.token = token;
+      reading.draft = draft;
+    }
+  }
+}
+
+function resultOf({ tokens, drafts: count, samples, generated, foresees }: StepEntry): Result {
+  const drafts = count === 0 ? NO_DRAFTS : tokens.slice(-count);
+  const result = { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
+  return samples && generated === 0 && foresees > 0 ? { ...result, foreseen: [] } : result;
 }
 
 /** All rows before the one of that draft have drawn the drafts that follow them. */

@@ -2,26 +2,29 @@
 import type { BlockPool } from '../fabric/block-pool.ts';
 import type { StepEntry } from '../protocol/steps.ts';
 
+export type SlotTables = readonly (readonly number[] | undefined)[];
+const NONE: readonly number[] = [];
+
 export class SlotBlocks {
   readonly pool: BlockPool;
-  readonly #tables = new Map<number, number[]>();
+  readonly #tables: (number[] | undefined)[] = [];
 
   constructor(pool: BlockPool) {
     this.pool = pool;
   }
 
-  /** By slot: its blocks, in the order of positions. */
-  get tables(): ReadonlyMap<number, readonly number[]> {
+  /** By slot: its blocks, in the order of positions. Slots are small numbers, and are asked for several times a step each. */
+  get tables(): SlotTables {
     return this.#tables;
   }
 
   of(slot: number): readonly number[] {
-    return this.#tables.get(slot) ?? [];
+    return this.#tables[slot] ?? NONE;
   }
 
   hold({ slot, blocks, shared }: Pick<StepEntry, 'slot' | 'blocks' | 'shared'>): void {
-    const held = this.#tables.get(slot) ?? [];
-    this.#tables.set(slot, held);
+    const held = this.#tables[slot] ?? [];
+    this.#tables[slot] = held;
     blocks.forEach((block, index) => {
       if (index < shared) this.pool.share(block);
       else this.pool.hold(block);
@@ -42,10 +45,10 @@ export class SlotBlocks {
 
   free(slot: number): void {
     for (const block of this.of(slot)) this.pool.free(block);
-    this.#tables.delete(slot);
+    this.#tables[slot] = undefined;
   }
 
   freeAll(): void {
-    for (const slot of [...this.#tables.keys()]) this.free(slot);
+    for (let slot = 0; slot < this.#tables.length; slot++) this.free(slot);
   }
 }

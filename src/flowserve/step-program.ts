@@ -74,6 +74,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   #next: StepPlan | null = null;
   readonly undone: UndoneSteps;
   readonly #slotTokens: SlotTokens;
+  readonly #readout: Readout;
 
   constructor(
     forward: Model,
@@ -103,13 +104,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const roomOf = (slot: number): number => this.#held.of(slot).length * kv.block_size;
     const seat = { model: forward, batches, service, graphs: this.#graphs, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
+    this.#readout = new Readout(forward, this.#sampler, this.#slotTokens);
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.turns === null && forward.layout.second !== null) {
       const second = forward.second();
-      const batches = new ExpertBatches(second, space, map, lost, {
-        batches: this.batches,
-        rows: firstBatchRows({ max_batch_tokens: forward.layout.rows_max }),
-      });
+      const rows = firstBatchRows({ max_batch_tokens: forward.layout.rows_max });
+      const batches = new ExpertBatches(second, space, map, lost, { batches: this.batches, rows });
       this.#askedSecond = new AskedPeers(batches, this.service, this.#projection, dieOf, 1);
       const both = [
         { model: forward, parts: () => this.#batchParts(forward, this.batches, space), asked: this.#asked },
@@ -200,11 +200,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#microBatches = this.turns ?? (row >= TWO_BATCHES_ROWS_MIN ? this.#flow : null);
     const isWhole = this.#microBatches === null;
     const captured = isWhole && isCaptured ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
-    const parts = isWhole ? (captured ?? this.#inTurn) : [];
     this.#microBatches?.start(row, spans, isCaptured);
-    const readout = new Readout(this.forward, this.#sampler, plan, spans, this.#slotTokens, captured !== null);
+    const readout = this.#readout.begin(plan, spans, captured !== null);
     const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured, begin: this.#beginDrafts }) ?? [];
-    this.#run = { plan, spans, rows: row, parts, readout, tail, part: 0, isInBatches: !isWhole, digest: null };
+    this.#run = { plan, spans, rows: row, parts: isWhole ? (captured ?? this.#inTurn) : [], readout, tail, part: 0, isInBatches: !isWhole, digest: null };
   }
 
   /**

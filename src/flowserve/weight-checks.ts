@@ -21,6 +21,8 @@ import { type RestingLayout, RestingWeights, WeightDamage } from './resting-weig
 /** Unless somebody says how long a pass may take. */
 const SCRUB_S = 60;
 
+type Suspect = { readonly npu: number; readonly layer: number; readonly slot: number };
+
 export class WeightChecks {
   readonly #when: WeightCheck;
   readonly #period_ms: number;
@@ -29,7 +31,7 @@ export class WeightChecks {
   readonly #byNpu: ReadonlyMap<number, RestingWeights>;
   readonly #bytes: number;
   /** Slots that somebody got bad weights from. */
-  readonly #suspects: { readonly npu: number; readonly layer: number; readonly slot: number }[] = [];
+  readonly #suspects: Suspect[] = [];
   /** Of the pass at hand. */
   #began_ms: number;
   #looked = 0;
@@ -85,9 +87,9 @@ export class WeightChecks {
 
   /** Looks at a bounded number of bytes, if there are any that are to be looked at now. True: at some. @throws `WeightDamage` */
   scrub(isIdle: boolean): boolean {
-    const suspect = this.#suspects.shift();
-    if (suspect !== undefined) {
-      this.#byNpu.get(suspect.npu)?.checkSlot(suspect.layer, suspect.slot);
+    if (this.#suspects.length > 0) {
+      const { npu, layer, slot } = this.#suspects.shift() as Suspect;
+      this.#byNpu.get(npu)?.checkSlot(layer, slot);
       return true;
     }
     const period_ms = this.#period_ms;

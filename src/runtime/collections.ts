@@ -18,8 +18,8 @@ const IS_DENO = 'Deno' in globalThis;
 const COST_PER_US = IS_DENO ? 1_000 : 1;
 const REST_BYTES = 4 * 2 ** 20;
 const BETWEEN_STEPS_BYTES = 12 * 2 ** 20;
-/** The heap's size is asked for once in so many steps: that takes a microsecond. */
-const STEPS_PER_LOOK = 16;
+/** The heap's size is asked for once in so many steps, in which it grows by a megabyte or two: that takes a microsecond of warm caches. */
+const STEPS_PER_LOOK = 32;
 
 type Collect = (options: { readonly type: 'minor' }) => void;
 

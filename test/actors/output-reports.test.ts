@@ -1,7 +1,7 @@
 /** What a DP group tells its output process of a sequence, and what it takes of a step that went wrong in part. */
 import { describe, expect, it } from 'vitest';
-import { OutputReports } from '../../actors/policies/output-reports.ts';
-import { newRunningSequence, type RunningSequence } from '../../actors/policies/running-sequence.ts';
+import { GOES_ON, OutputReports } from '../../actors/policies/output-reports.ts';
+import { newRunningSequence, outputTokens, type RunningSequence } from '../../actors/policies/running-sequence.ts';
 import { landed } from '../../actors/policies/step-results.ts';
 import { forget } from '../../src/protocol/constructors.ts';
 import type { TokenOut } from '../../src/protocol/output.ts';
@@ -17,9 +17,9 @@ describe('a report of a step', () => {
   it('should be of no token where a chunk of the prompt has log-probabilities alone, and of the first one behind', () => {
     const reports = new OutputReports('dp-group/3');
     const running = sequence();
-    reports.add(running, { token: -1, logprobs: null }, { prompt_start: 1, prompt_logprobs: LOGPROBS, drafted: 0 });
+    reports.add(running, { token: -1, logprobs: null }, GOES_ON, 1, LOGPROBS, 0);
     running.tokens.push(40);
-    reports.add(running, { token: 40, logprobs: null }, { prompt_start: 3, prompt_logprobs: null, drafted: 0 });
+    reports.add(running, { token: 40, logprobs: null }, GOES_ON, 3, null, 0);
     const told = taken(reports);
     expect(told.map(({ request, choice, index, token }) => ({ request, choice, index, token }))).toEqual([
       { request: 7, choice: 2, index: -1, token: -1 },
@@ -35,7 +35,7 @@ describe('a report of a step', () => {
     reports.forget(running);
     expect(reports.take()).toEqual([]);
     running.tokens.push(40);
-    reports.add(running, { token: 40, logprobs: null }, { prompt_start: 3, prompt_logprobs: null, drafted: 0 });
+    reports.add(running, { token: 40, logprobs: null }, GOES_ON, 3, null, 0);
     reports.take();
     reports.forget(running);
     reports.forget(running);
@@ -52,7 +52,8 @@ describe('a report of a step', () => {
     const error = { code: 'worker_failed', message: 'logits are not finite', param: null } as const;
     const outcome: StepOutcome = { token: 40, logprobs: null, prompt_logprobs: null, error, more: [], drafts };
     const entry = { running, count: 1, samples: true, drafts: drafts.length, foresees: -1 };
-    expect(landed(entry, outcome, reports).drawn).toBe(drawn);
+    landed(entry, outcome, reports);
+    expect(outputTokens(running)).toHaveLength(drawn);
     expect(taken(reports).map(({ token }) => token)).toEqual(drawn === 0 ? [] : [40]);
   });
 });

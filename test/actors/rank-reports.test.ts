@@ -19,9 +19,9 @@ describe('reports of ranks', () => {
     reports.note(report(4, 10, { us: 50 }));
     const last = report(5, 9, { us: 60 });
     expect([reports.othersAreAt(last), reports.differs(last)]).toEqual([false, false]);
-    expect(reports.take(last)).toEqual([first.outcomes, 40, 4]);
-    expect(reports.take(report(5, 10))).toEqual([first.outcomes, 50, 5]);
-    expect(reports.take(report(4, 11, { us: 70 }))[1]).toBe(70);
+    expect(reports.take(last)).toMatchObject({ outcomes: first.outcomes, us: 40, draft_us: 4 });
+    expect(reports.take(report(5, 10))).toMatchObject({ outcomes: first.outcomes, us: 50, draft_us: 5 });
+    expect(reports.take(report(4, 11, { us: 70 })).us).toBe(70);
   });
 
   it.each([

@@ -150,7 +150,7 @@ export function generate({ plan, programs, services }: Rig, calls: readonly Call
   const tokens: number[][] = calls.map(() => []);
   const errors: (ErrorRecord | null)[] = calls.map(() => null);
   const digests: number[] = [];
-  const hear = (messages: ReturnType<StepScheduler['retire']>): void => {
+  const hear = (messages: Readonly<ReturnType<StepScheduler['retire']>>): void => {
     for (const { to, message } of messages) {
       if (message.type === 'TOKENS') for (const out of message.tokens) tokens[out.request]?.push(out.token);
       if (message.type === 'GENERATION_FAILED') errors[Number(to.split('/')[1])] = message.error;

@@ -18,7 +18,7 @@ function makeSequence() {
   const sums = new KvSums(0, memory.space, kv, plainChecksum(memory.space));
   const words = memory.space.wordsOf(kv.address);
   const table = [5, 2, 9, 11];
-  const tables = new Map([[3, table]]);
+  const tables = [undefined, undefined, undefined, table];
   const at = (position: number, run: number): number =>
     (offsetOf(kv.address) + (table[Math.floor(position / BLOCK)] as number) * kv.block_bytes + run * kv.run_bytes) / 4 +
     ((position % BLOCK) * kv.run_bytes) / 4 / BLOCK;
@@ -93,10 +93,7 @@ describe('sums of KV at rest', () => {
         { slot: 3, start: 20, tokens: [1] },
         { slot: 4, start: BLOCK - 1, tokens: [1, 1] },
       ].toSorted((a, b) => order * (a.slot - b.slot));
-      const tables = new Map([
-        [3, table],
-        [4, [table[0] as number, 7]],
-      ]);
+      const tables = [undefined, undefined, undefined, table, [table[0] as number, 7]];
       sums.begin(entries, tables);
       flip(3, 0, 7);
       expect(() => sums.end(entries, tables)).toThrow(KvDamage);
@@ -173,7 +170,7 @@ function makeRanks() {
     [5, 7, 9],
   ] as const;
   let shared = [0, 1];
-  const tables = (): Map<number, number[]> => new Map(own.map((blocks, who) => [who, [...shared, ...blocks]]));
+  const tables = (): number[][] => own.map((blocks) => [...shared, ...blocks]);
   const computed = [0, SHARED];
   /** By rank and block. */
   const flipped = [new Set<number>(), new Set<number>()];
@@ -182,7 +179,7 @@ function makeRanks() {
   const wordAt = ({ kv }: Rank, block: number, offset: number, run: number): number =>
     (offsetOf(kv.address) + block * kv.block_bytes + run * kv.run_bytes + (offset * kv.run_bytes) / BLOCK) / 4;
   const write = (rank: Rank, who: number, position: number, salt: number): void => {
-    const block = tables().get(who)?.[Math.floor(position / BLOCK)] as number;
+    const block = tables()[who]?.[Math.floor(position / BLOCK)] as number;
     const family = position < SHARED ? 7 : who;
     for (let run = 0; run < (SMALL.layers - 1) * HEADS; run++)
       rank.words[wordAt(rank, block, position % BLOCK, run)] = Math.imul(position + 1, 0x9e37_79b1) + run + 1000 * family + salt;
@@ -193,7 +190,7 @@ function makeRanks() {
     const below = computed[who] as number;
     if (below === 0 || !hasBegun(who)) return;
     const position = (place >> 1) % below;
-    const block = tables().get(who)?.[Math.floor(position / BLOCK)] as number;
+    const block = tables()[who]?.[Math.floor(position / BLOCK)] as number;
     const at = ranks[rank] as Rank;
     if (flipped[rank]?.has(block)) return;
     at.words[wordAt(at, block, position % BLOCK, 0)] = (at.words[wordAt(at, block, position % BLOCK, 0)] as number) ^ 1;
@@ -201,9 +198,7 @@ function makeRanks() {
   };
   /** Blocks of a sequence's first positions that a rank was told are bad, all of which are. */
   const expectDamage = (rank: Rank, who: number, positions: number, run: () => void): boolean => {
-    const read = tables()
-      .get(who)
-      ?.slice(0, Math.ceil(positions / BLOCK)) as number[];
+    const read = tables()[who]?.slice(0, Math.ceil(positions / BLOCK)) as number[];
     const bad = read.filter((block) => flipped[rank.rank]?.has(block));
     let damage: readonly number[] = [];
     try {
@@ -240,7 +235,7 @@ function makeRanks() {
   };
   /** Only the block that is gone on in is looked at. */
   const expectBegin = (rank: Rank, who: number, known: number, run: () => void): boolean => {
-    const block = tables().get(who)?.[Math.floor(known / BLOCK)] as number;
+    const block = tables()[who]?.[Math.floor(known / BLOCK)] as number;
     try {
       run();
       return true;
