@@ -7,7 +7,8 @@ import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { missingBlocks, type RunningSequence } from './running-sequence.ts';
 import { type Launched, stepEntry } from './step-entry.ts';
 
-export type Surroundings = { readonly cache: RelationalTensorCache; readonly drafting: Drafting /** Sequences that run. */; readonly batch: number };
+/** `running`: sequences that do. */
+export type Surroundings = { readonly cache: RelationalTensorCache; readonly drafting: Drafting; readonly running: number };
 
 export function launch(
   running: RunningSequence,
@@ -15,7 +16,7 @@ export function launch(
   drafts: number,
   attach: Sequence | null,
   launched: Launched[],
-  { cache, drafting, batch }: Surroundings,
+  { cache, drafting, running: batch }: Surroundings,
 ): StepEntry {
   const granted = missingBlocks(running, count + drafts, cache);
   if (granted > 0) cache.allocBlocks(running.holding, granted);

@@ -369,7 +369,7 @@ export class StepScheduler {
   }
 
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
-    const entry = launch(running, count, drafts, attach, launched, { cache: this.cache, drafting: this.drafting, batch: this.#running.size });
+    const entry = launch(running, count, drafts, attach, launched, this);
     if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step), this.masked.length > 0);
     return entry;
   }

@@ -146,8 +146,9 @@ export class KvSums {
 
   /** As many positions as have been summed; of others nothing is known, so they are from now on. */
   #holds(block: number, positions: number): boolean {
-    if (!this.isSound(block)) return false;
-    if (this.of(block).filled < positions) this.#take(block, positions);
+    const filled = this.#words[this.#filledAt + block] as number;
+    if (filled > 0 && this.#sumOf(block, filled) !== this.#words[this.#sumsAt + block]) return false;
+    if (filled < positions) this.#take(block, positions);
     return true;
   }
 

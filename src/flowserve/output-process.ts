@@ -185,6 +185,8 @@ class ShownChoice {
   readonly #parser: ReplyParser | null;
   readonly #detokenizer: Detokenizer;
   readonly #stops: StopStrings;
+  /** Nothing is looked for in its text. */
+  readonly #isPlain: boolean;
 
   constructor(begun: Begun, vocabulary: Vocabulary) {
     const { text } = begun.sequence;
@@ -192,6 +194,7 @@ class ShownChoice {
     this.#detokenizer = new Detokenizer(vocabulary, { skipSpecialTokens: text.skip_special_tokens });
     this.#stops = new StopStrings(text.stop);
     this.#parser = parserOf(text);
+    this.#isPlain = this.#parser === null && text.stop.length === 0;
     // What another group has shown.
     for (const [index, token] of begun.output.entries()) {
       const shown = this.#shown(index, this.#detokenizer.push(token));
@@ -202,6 +205,7 @@ class ShownChoice {
 
   /** The text that the token completes, and the stop string that it was met by. */
   push(out: TokenOut): Shown & { readonly parsed: ParsedText | null } {
+    if (this.#isPlain && out.finish === null) return { text: this.#detokenizer.push(out.token), stop: null, parsed: null };
     const { text, stop } = this.#textOf(out);
     return { text, stop, parsed: this.#parser === null ? null : parse(this.#parser, text, stop !== null || out.finish !== null) };
   }

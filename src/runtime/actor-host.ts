@@ -17,8 +17,10 @@ export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'transf
   readonly isLocal: (to: Address) => boolean;
 };
 
-/** What waits for one address, whether an actor of that name lives or is still to be born: so its mail stays in order. */
-type Box = { readonly to: Address; readonly mail: Mail[] };
+/** What waits for one address, whether an actor of that name lives or is still to be born: so its mail stays in order. One that lives keeps its box. */
+type Box = { readonly to: Address; mail: Mail[] };
+/** Of all boxes that are empty. */
+const NO_MAIL: Mail[] = [];
 type Timer = { readonly id: string; readonly due_ms: number; readonly mail: Mail };
 
 /** Messages of one turn; then the thread looks at its rings again. */
@@ -35,9 +37,8 @@ export const MAILBOX_MAX = 65_536;
 export class ActorHost {
   readonly #ports: HostPorts;
   readonly #cast: Cast;
-  /** Boxes that hold mail. */
   readonly #boxes = new Map<Address, Box>();
-  /** The same, in the order in which they have their turns. */
+  /** Those that hold mail, in the order in which they have their turns. */
   readonly #ready: Box[] = [];
   #timers: Timer[] = [];
 
@@ -84,7 +85,11 @@ export class ActorHost {
     const box = this.#boxes.get(to);
     if (box !== undefined) {
       if (box.mail.length >= MAILBOX_MAX) this.#refuse(box, mail.message);
-      box.mail.push(mail);
+      if (box.mail.length > 0) box.mail.push(mail);
+      else {
+        box.mail = [mail];
+        this.#ready.push(box);
+      }
     } else if (this.#cast.has(to) || this.#ports.isLocal(to)) this.#open(mail);
     else this.#ports.transmit(to, mail.from, mail.message, mail.cause);
   }
@@ -116,8 +121,10 @@ export class ActorHost {
       left -= share;
       // What it sends itself meanwhile comes behind.
       for (let at = 0; at < share; at++) this.#cast.deliver(box.mail[at] as Mail);
-      if (box.mail.length === share) this.#boxes.delete(box.to);
-      else {
+      if (box.mail.length === share) {
+        box.mail = NO_MAIL;
+        if (!this.#cast.has(box.to)) this.#boxes.delete(box.to);
+      } else {
         box.mail.splice(0, share);
         this.#ready.push(box);
       }

@@ -84,6 +84,9 @@ export type CastPorts = {
   readonly witness?: Witness | undefined;
 };
 
+/** Nothing is put into it. */
+const NO_COMMANDS: Command[] = [];
+
 /** Those who are lost with their thread, and whose names no successor takes. */
 const MORTALS: ReadonlySet<Role> = new Set<Role>(['request', 'job', 'task']);
 
@@ -95,7 +98,7 @@ export class Cast {
   readonly #actors = new Map<Address, Actor>();
   readonly #first: number;
   #count = 0;
-  #commands: Command[] = [];
+  #commands = NO_COMMANDS;
   /** Messages that no state expected, by `role TYPE state`. */
   readonly unexpected = new Map<string, number>();
 
@@ -153,7 +156,7 @@ export class Cast {
       return;
     }
     const before = actor.snapshot;
-    this.#commands = [];
+    this.#commands = NO_COMMANDS;
     const { snapshot, isExpected } = this.#machines.deliver(actor.machine, before, mail.message, this.#note);
     if (!isExpected) this.#noteUnexpected(mail, stateName(before));
     actor.snapshot = snapshot;
@@ -163,7 +166,7 @@ export class Cast {
   #bringToLife(arrival: Arrival, birth: Birth): void {
     const address = arrival.to;
     assert(!this.#actors.has(address), `${address} is alive already`);
-    this.#commands = [];
+    this.#commands = NO_COMMANDS;
     const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
     this.#actors.set(address, { machine: birth.machine, snapshot });
     this.#finish(arrival, birth, null, snapshot, true);
@@ -211,29 +214,35 @@ export class Cast {
   readonly #note = (name: keyof Commands, params: unknown): void => {
     switch (name) {
       case 'send':
-        this.#commands.push(sendOf(params as Commands['send']));
+        this.#add(sendOf(params as Commands['send']));
         break;
       case 'sendEach':
-        for (const command of params as Commands['sendEach']) this.#commands.push(sendOf(command));
+        for (const command of params as Commands['sendEach']) this.#add(sendOf(command));
         break;
       case 'launch':
-        this.#commands.push({ name, work: (params as Commands['launch']).work });
+        this.#add({ name, work: (params as Commands['launch']).work });
         break;
       case 'afterEach':
-        for (const timer of params as Commands['afterEach']) this.#commands.push({ name: 'after', ...timer });
+        for (const timer of params as Commands['afterEach']) this.#add({ name: 'after', ...timer });
         break;
       case 'transferEach':
-        for (const work of params as Commands['transferEach']) this.#commands.push({ name: 'transfer', work });
+        for (const work of params as Commands['transferEach']) this.#add({ name: 'transfer', work });
         break;
       default:
-        this.#commands.push({ name, ...(params as object) } as Command);
+        this.#add({ name, ...(params as object) } as Command);
     }
   };
+
+  /** Mostly there is one: a list of one is made as such, since one that grows has room for seventeen. */
+  #add(command: Command): void {
+    if (this.#commands.length === 0) this.#commands = [command];
+    else this.#commands.push(command);
+  }
 
   #perform(actor: Address, cause: number): void {
     if (this.#commands.length === 0) return;
     const commands = this.#commands;
-    this.#commands = [];
+    this.#commands = NO_COMMANDS;
     for (const command of commands) {
       switch (command.name) {
         case 'send':
