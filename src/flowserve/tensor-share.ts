@@ -21,8 +21,6 @@ export type TensorShare = { readonly rank: number; readonly tp: number };
 /** `count` neighbours from `first` on. */
 export type Range = { readonly first: number; readonly count: number };
 
-export const WHOLE: TensorShare = { rank: 0, tp: 1 };
-
 export const isTensorParallel = ({ executors }: Deployment): boolean => executors.some(({ tp }) => tp > 1);
 
 export function tensorShareOf(deployment: Deployment, npu: number): TensorShare {

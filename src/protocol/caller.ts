@@ -1,6 +1,6 @@
 /** What travels on the ring between the caller's thread and the pod. @module */
 import type { ErrorRecord } from './errors.ts';
-import type { FinishReason, PositionLogprobs, Sampling } from './messages.ts';
+import type { FinishReason, Sampling } from './messages.ts';
 import type { ParsedText } from './output.ts';
 
 /** Text, token ids or a conversation, as the caller gave it; tokenized on the pod's own thread. */
@@ -106,4 +106,4 @@ export type FrontendToCaller =
 
 export type PodToCaller = OutputToCaller | FrontendToCaller;
 
-export type { FinishReason, PositionLogprobs };
+export type { FinishReason };

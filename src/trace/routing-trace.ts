@@ -38,8 +38,6 @@ export type RoutingHeader = z.output<typeof routingHeaderSchema>;
 
 export const routingHeader = (run: Omit<RoutingHeader, 'kind' | 'code_version'>): RoutingHeader => ({ kind: 'routing', code_version: VERSION, ...run });
 
-export const isRoutingHeader = (header: Readonly<Record<string, unknown>>): boolean => header['kind'] === 'routing';
-
 /**
  * @example
  * using writer = RoutingTraceWriter.create('run.routing', header);

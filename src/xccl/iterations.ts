@@ -134,11 +134,6 @@ export class Iterations {
     return this.#state === 'own';
   }
 
-  /** Takes part with nothing. */
-  get takesPart(): boolean {
-    return this.#state === 'nothing';
-  }
-
   /** The rank has a step: true when the iteration begins with it, false while one is under way in which it has no part, or nobody has experts. */
   begin(): boolean {
     assert(this.#state !== 'own', 'an iteration has one step of a rank');

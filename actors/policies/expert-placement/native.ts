@@ -9,9 +9,6 @@ import { checkShape, type PlacementShape, slotsOfRank } from './placement-shape.
 /** As `npuOfExpert` of the protocol has it. */
 export const primaryRank = (expert: number, { ranks }: PlacementShape): number => expert % ranks;
 
-export const primarySlot = (expert: number, shape: PlacementShape): number =>
-  primaryRank(expert, shape) * slotsOfRank(shape) + Math.floor(expert / shape.ranks);
-
 /** How many experts have their primary on the rank: the first `experts % ranks` ranks have one more. */
 export const primariesOf = (rank: number, { experts, ranks }: PlacementShape): number => Math.ceil((experts - rank) / ranks);
 

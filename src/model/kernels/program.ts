@@ -45,9 +45,6 @@ const INSTRUCTIONS = [
 /** Kernels that a program may call. */
 export const CAPTURED_NAMES: readonly (keyof Kernels)[] = INSTRUCTIONS.map(([name]) => name);
 
-/** Words of the longest instruction. */
-export const INSTRUCTION_WORDS_MAX = 1 + Math.max(...INSTRUCTIONS.map(([, operands]) => operands.length));
-
 const HEADER = { opcode: 0, operands: 8, variables: 12 } as const;
 const WORDS = 2 ** 32;
 /** Addresses and counts are below 2³², so what a variable stands for is not: its address, moved up by one of these strides. */

@@ -18,7 +18,6 @@ import { type Track, trackOf } from '../tracks.ts';
 /** A browser draws and searches these without a pause that a person would notice, and the page stays below about 10 MB. */
 export const PAGE_ACTS_MAX = 200_000;
 
-export const LANE_GROUPS = ['npu', 'request', 'control'] as const;
 /** A slice's `kind` is an index: phases of a choice, then a step of an NPU. */
 export const SLICE_KINDS = [
   'control',

@@ -34,8 +34,6 @@ export type Theme = {
   readonly mono: string;
 };
 
-export type Drawing = ReturnType<typeof makeDrawing>;
-
 export function makeDrawing(timeline: Timeline, format: typeof timeText) {
   const GUTTER = 176;
   const AXIS = 26;
