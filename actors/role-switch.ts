@@ -25,7 +25,6 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { mapDone, mapWanted } from '../src/protocol/map-log.ts';
 import type { Commands } from '../src/protocol/messages.ts';
 import {
-  advised,
   type ExpertsNowhere,
   expertsNowhere,
   giveShape,
@@ -35,8 +34,11 @@ import {
   switchRetry,
   switchRole,
 } from '../src/protocol/role-switch.ts';
+import { arrived, type Begun, type BegunSwitches, isTold, lateOf, leftToHost, toldOf, untold, without } from './policies/begun-switches.ts';
 import { names } from './policies/map-writers.ts';
-import { type Chosen, placed, type RoleSeats, reportOf, type Switch, servedOf, switchFor, without } from './policies/role-places.ts';
+import { type Chosen, type RoleSeats, type Switch, servedOf, switchFor, withoutPlace } from './policies/role-places.ts';
+import { placed, reportOf } from './policies/role-reports.ts';
+import { isMissed, type Told, toldNow } from './policies/switch-news.ts';
 
 /** Sequences are handed back at the end of the steps that compute them, a long prompt's chunk say. What is left then is computed anew elsewhere. */
 const VACATING_MS_MAX = 5_000;
@@ -60,10 +62,6 @@ type Input = {
   readonly waits: boolean;
 };
 
-/** Whose end is still to come, or to be told of. `entry`: the last of the map's log that was this one's. */
-type Begun = { readonly chosen: Chosen; readonly began_ms: number; readonly entry: number };
-type Told = Pick<ExpertsNowhere, 'npus'> & { readonly error: ErrorRecord };
-
 type RoleSwitch = Input & {
   nowhere: ExpertsNowhere | null;
   /** What the task executor was told. */
@@ -74,9 +72,8 @@ type RoleSwitch = Input & {
   /** Workers in whose places nobody is to be put. */
   refused: readonly number[];
   chosen: Chosen | null;
-  /** Those that took too long, and are with the host; and the last one that was done. */
-  late: readonly Begun[];
-  done: Begun | null;
+  /** Before the one at hand. */
+  begun: BegunSwitches;
   /** The map was waited for in vain for so long that whoever waits has heard of it. */
   isLate: boolean;
   /** Somebody is back whom a switch has put there: the map has yet to say what is nowhere now. */
@@ -103,13 +100,10 @@ const send = (commands: (context: RoleSwitch) => readonly Commands['send'][]) =>
 });
 const groupsOf = ({ groups }: RoleSeats): number[] => groups.map(({ group }) => group);
 /** Whoever has a place already, and is late, needs no other one. */
-function switchOf({ seats, late, nowhere, lost, serving: now, refused }: RoleSwitch, serving = now): Switch | null {
-  const homes = seats.homes.filter(({ worker }) => !late.some(({ chosen }) => chosen.home.worker === worker));
+function switchOf({ seats, begun, nowhere, lost, serving: now, refused }: RoleSwitch, serving = now): Switch | null {
+  const homes = seats.homes.filter(({ worker }) => !lateOf(begun).some(({ chosen }) => chosen.home.worker === worker));
   return switchFor({ ...seats, homes }, { needed: nowhere?.needed ?? [], lost, serving, refused });
 }
-const isThere = ({ lost }: RoleSwitch, { chosen }: Begun): boolean => chosen.home.npus.every((npu) => !lost.includes(npu));
-/** Somebody who is needed is lost still. */
-const isMissed = ({ nowhere, lost }: RoleSwitch): boolean => nowhere?.needed.some((npu) => lost.includes(npu)) ?? false;
 const askTime = { type: 'claim' as const, params: { claim: { kind: 'time' as const } } };
 const claim = send(({ self, expert_map, query, nowhere, lost, chosen }) => {
   const npus = chosen?.home.npus ?? nowhere?.needed.filter((npu) => lost.includes(npu)) ?? [];
@@ -127,25 +121,18 @@ const retry = { type: 'after' as const, params: { id: 'retry', delay_ms: RETRY_M
 /** As many groups may serve by now as there are. */
 const canSwitch = (context: RoleSwitch): boolean =>
   !context.isVain && isMissed(context) && switchOf(context, context.scaling === null ? context.serving : groupsOf(context.seats)) !== null;
-function toldNow(context: RoleSwitch): Told | null {
-  const { nowhere, waits, told, isLate, lost, late } = context;
-  if (nowhere === null || nowhere.error === null) return null;
-  // They are back, and the map says so in a moment.
-  if (nowhere.needed.length > 0 && !isMissed(context)) return told;
-  // There may be room with them for all that is missed, and the map says so when it lies there: who waits need not hear of it before, unless another was late.
-  if (context.awaitsNews && told === null && late.length === 0) return null;
-  const mayCome = canSwitch(context);
-  if (waits && !isLate && mayCome) return null;
-  return { error: advised(nowhere.error, mayCome || late.length > 0 ? 'switch' : 'never'), npus: nowhere.npus.filter((npu) => lost.includes(npu)) };
-}
+const news = (context: RoleSwitch): Told | null => toldNow(context, lateOf(context.begun).length > 0, () => canSwitch(context));
 const tellNews = [
   send((context) => {
-    const told = toldNow(context);
+    const told = news(context);
     return [{ to: context.task_executor, message: expertsNowhere(told?.error ?? null, told?.npus ?? [], []) }];
   }),
   'noteTold',
 ] as const;
-const remaining = ({ seats, serving, chosen }: RoleSwitch): Pick<RoleSwitch, 'seats' | 'serving'> => without({ seats, serving }, chosen);
+/** The one at hand is put among the others. */
+const withCurrent = ({ begun, chosen, began_ms, entry }: RoleSwitch, put: (begun: BegunSwitches, one: Begun) => BegunSwitches): BegunSwitches =>
+  chosen === null ? begun : put(begun, { chosen, began_ms, entry });
+const remaining = ({ seats, serving, chosen }: RoleSwitch): Pick<RoleSwitch, 'seats' | 'serving'> => withoutPlace({ seats, serving }, chosen);
 
 const NOBODY: ErrorRecord = { code: 'worker_lost', message: 'no DP group is left that could be spared for lost experts', param: null };
 const OVER: ErrorRecord = { code: 'worker_lost', message: 'nobody misses experts any more', param: null };
@@ -201,26 +188,26 @@ export const roleSwitch = setup({
     noteNowhere: assign(({ event }) =>
       event.type === 'EXPERTS_NOWHERE' ? { nowhere: event.error === null ? null : event, isVain: false, awaitsNews: false } : {},
     ),
-    noteLost: assign(({ context: { lost, late }, event }) =>
+    noteLost: assign(({ context: { lost, begun }, event }) =>
       event.type === 'NPU_LOST'
         ? {
             lost: [...new Set([...lost, event.npu])],
             isVain: false,
             // It had begun, and there is no more place for it.
-            late: late.filter(({ chosen }) => !chosen.home.npus.includes(event.npu)),
+            begun: without(begun, ({ home }) => home.npus.includes(event.npu)),
           }
         : {},
     ),
     noteBack: assign(({ context: { lost }, event }) => (event.type === 'NPU_BACK' ? { lost: lost.filter((npu) => npu !== event.npu), isVain: false } : {})),
-    noteTold: assign(({ context }) => ({ told: toldNow(context) })),
+    noteTold: assign(({ context }) => ({ told: news(context) })),
     noteQuery: assign({ query: ({ context }) => context.query + 1 }),
     noteRound: assign({ round: ({ context }) => context.round + 1 }),
     noteEntry: assign({ entry: ({ context, event }) => (event.type === 'MAP_GRANTED' ? event.entry : context.entry) }),
     noteTaken: assign({ entry: -1 }),
     noteServing: assign({ serving: ({ context, event }) => (event.type === 'SHAPE_LENT' ? event.groups : context.serving) }),
-    noteRefused: assign(({ context: { refused, late }, event }) =>
+    noteRefused: assign(({ context: { refused, begun }, event }) =>
       event.type === 'ROLE_REFUSED'
-        ? { refused: [...new Set([...refused, event.place])], late: late.filter(({ chosen }) => chosen.place.worker !== event.place), isVain: false }
+        ? { refused: [...new Set([...refused, event.place])], begun: without(begun, ({ place }) => place.worker === event.place), isVain: false }
         : {},
     ),
     noteBegan: assign({ began_ms: ({ context, event }) => (event.type === 'TIME_TOLD' && context.began_ms < 0 ? event.now_ms : context.began_ms) }),
@@ -237,19 +224,19 @@ export const roleSwitch = setup({
     noteTurn: assign({ turn: ({ context }) => context.turn + 1 }),
     noteLate: assign({ isLate: true }),
     noteLent: assign({ isLent: true }),
-    noteLeft: assign(({ context: { late, chosen, began_ms, entry } }) => (chosen === null ? {} : { late: [...late, { chosen, began_ms, entry }] })),
-    noteDone: assign(({ context: { chosen, began_ms, entry } }) => (chosen === null ? {} : { done: { chosen, began_ms, entry } })),
+    noteLeft: assign(({ context }) => ({ begun: withCurrent(context, leftToHost) })),
+    noteDone: assign(({ context }) => ({ begun: withCurrent(context, toldOf) })),
     // Nobody has heard that it is done.
-    noteUndone: assign(({ context: { late, done } }) => (done === null ? {} : { late: [...late, done], done: null })),
+    noteUndone: assign(({ context: { begun } }) => ({ begun: untold(begun) })),
     resume: assign(({ context }) => {
-      const begun = context.late.find((one) => isThere(context, one));
-      if (begun === undefined) return {};
-      return { chosen: begun.chosen, began_ms: begun.began_ms, late: context.late.filter((one) => one !== begun) };
+      const one = arrived(context.begun, context.lost);
+      if (one === undefined) return {};
+      return { chosen: one.chosen, began_ms: one.began_ms, begun: without(context.begun, (chosen) => chosen === one.chosen) };
     }),
   },
   guards: {
     isNews: ({ context: { told }, context }) => {
-      const now = toldNow(context);
+      const now = news(context);
       return now?.error.message !== told?.error.message || `${now?.npus}` !== `${told?.npus}`;
     },
     canSwitch: ({ context }) => canSwitch(context),
@@ -267,8 +254,8 @@ export const roleSwitch = setup({
     isLateGone: ({ context: { chosen }, event }) => event.type === 'NPU_GONE' && chosen !== null && chosen.home.npus.includes(event.npu),
     isRefused: ({ context: { chosen, isLent }, event }) => event.type === 'ROLE_REFUSED' && isLent && event.place === chosen?.place.worker,
     isOfThisTurn: ({ context, event }) => event.type === 'SWITCH_OVERDUE' && event.turn === context.turn,
-    isLastUndone: ({ context: { done }, event }) => event.type === 'MAP_TAKEN' && event.entry === done?.entry,
-    isLateThere: ({ context }) => context.late.some((one) => isThere(context, one)),
+    isLastUndone: ({ context: { begun }, event }) => event.type === 'MAP_TAKEN' && isTold(begun, event.entry),
+    isLateThere: ({ context: { begun, lost } }) => arrived(begun, lost) !== undefined,
     // After its place was given away, which was told of.
     isLostOnceMore: ({ context: { chosen, isLent }, event }) => event.type === 'NPU_LOST' && !isLent && (chosen?.home.npus.includes(event.npu) ?? false),
     // The map is held still, or again: that it has become so is an entry.
@@ -278,7 +265,7 @@ export const roleSwitch = setup({
   id: 'role-switch',
   context: ({ input }) => ({
     ...input,
-    ...{ nowhere: null, told: null, isVain: false, isLate: false, awaitsNews: false, isLent: false, lost: [], refused: [], chosen: null, late: [], done: null },
+    ...{ nowhere: null, told: null, isVain: false, isLate: false, awaitsNews: false, isLent: false, lost: [], refused: [], chosen: null, begun: [] },
     ...{ query: 0, round: 0, turn: 0, entry: -1, began_ms: -1 },
   }),
   initial: 'watching',

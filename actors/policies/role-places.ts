@@ -5,8 +5,6 @@
  * @module
  */
 
-import { names } from './map-writers.ts';
-
 /** What a worker has of the executor. `groups`: those that lose an NPU with it. */
 export type Place = { readonly worker: number; readonly npus: readonly number[]; readonly groups: readonly number[] };
 /** A worker that has expert NPUs, and all that it has. */
@@ -28,7 +26,7 @@ export type Switch = { readonly home: Home; readonly place: Place };
 /** `served`: so many groups did when it was chosen. */
 export type Chosen = Switch & { readonly served: number };
 /** Of an executor, as things stand. */
-type Seated = { readonly seats: RoleSeats; readonly serving: readonly number[] };
+export type Seated = { readonly seats: RoleSeats; readonly serving: readonly number[] };
 
 /** Null: there is nobody to spare. One group at least goes on serving. */
 export function switchFor({ groups, places, homes }: RoleSeats, { needed, lost, serving, refused }: Losses): Switch | null {
@@ -49,7 +47,7 @@ export function switchFor({ groups, places, homes }: RoleSeats, { needed, lost, 
 }
 
 /** What is left of groups and places without who goes. */
-export function without({ seats, serving }: Seated, chosen: Switch | null): Seated {
+export function withoutPlace({ seats, serving }: Seated, chosen: Switch | null): Seated {
   const isLeft = (group: number): boolean => !chosen?.place.groups.includes(group);
   const groups = seats.groups.filter(({ group }) => isLeft(group));
   const places = seats.places.filter(({ worker }) => worker !== chosen?.place.worker);
@@ -59,20 +57,3 @@ export function without({ seats, serving }: Seated, chosen: Switch | null): Seat
 /** So many groups serve. */
 export const servedOf = ({ seats, serving }: Seated, lost: readonly number[]): number =>
   seats.groups.filter(({ group, npus }) => serving.includes(group) && !npus.some((npu) => lost.includes(npu))).length;
-
-/** Who gave way to whom; `how`: or is to. */
-export function placed(chosen: Switch | null, how: 'took' | 'was to take'): string {
-  if (chosen === null) return '';
-  const { home, place } = chosen;
-  const groups = `DP group${place.groups.length === 1 ? '' : 's'} ${place.groups.join(', ')}`;
-  return `${names(home.npus)} ${how} the place of ${names(place.npus)} (${groups})`;
-}
-
-type Settling = Seated & { readonly chosen: Chosen | null; readonly lost: readonly number[]; readonly began_ms: number };
-
-/** What came of a switch, for the map's log. */
-export function reportOf({ seats, serving, chosen, lost, began_ms }: Settling, now_ms: number): string {
-  const left = servedOf(without({ seats, serving }, chosen), lost);
-  const groups = `of ${chosen?.served} DP group${chosen?.served === 1 ? '' : 's'} ${left} ${left === 1 ? 'is' : 'are'} left to serve`;
-  return `${placed(chosen, 'took')} in ${now_ms - began_ms} ms, since experts were nowhere else; ${groups}`;
-}
