@@ -9,7 +9,7 @@ import type { StepProgram } from '../flowserve/step-program.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
 import type { GenerateOptions, PodOptions } from '../options.ts';
-import type { OpenModel } from '../platform/virtual-control.ts';
+import type { OpenModel } from '../platform/virtual-options.ts';
 import type { Pod } from '../pod.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';

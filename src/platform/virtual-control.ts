@@ -13,7 +13,7 @@ import { expertPlaces } from '../flowserve/expert-places.ts';
 import { FrontendProcess } from '../flowserve/frontend-process.ts';
 import { checkHashSampling } from '../flowserve/hash-model/hash-sampler.ts';
 import { type OutputProcess, outputProcesses } from '../flowserve/output-process.ts';
-import { type AnyPodPlan, type PlanOptions, recordTableOf } from '../flowserve/pod-plan.ts';
+import { type AnyPodPlan, recordTableOf } from '../flowserve/pod-plan.ts';
 import { RequestRecords } from '../flowserve/request-records.ts';
 import { attendedBy, WARM_SHAPES, type WarmShape } from '../flowserve/warm-up.ts';
 import { type Checkpoint, openCheckpoint, parametersOf } from '../model/checkpoint.ts';
@@ -22,7 +22,6 @@ import { layersInMemory } from '../model/moe-layers.ts';
 import { loadTokenizer, type Tokenizer } from '../model/tokenizer.ts';
 import { type Address, address, idOf, type Role } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
-import type { PodToCaller } from '../protocol/caller.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { ControlMessage, FrontendMessage, Message, Work } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
@@ -35,10 +34,10 @@ import { Directory, ON_CONTROL } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { VirtualHost } from '../runtime/virtual-host.ts';
 import { ASCEND_910C_DIE, ROCE, rooflineExpert, type StepTime } from '../simulate/roofline.ts';
-import { endInspection, type Inspect, InspectionEvents } from '../trace/inspection-events.ts';
+import { endInspection, InspectionEvents } from '../trace/inspection-events.ts';
 import { isBackground } from './background-timers.ts';
 import { birthOf, expertMapsOf, roleSwitchesOf } from './births.ts';
-import { buildMachine, type Machine, type OnProgress } from './build-machine.ts';
+import { buildMachine, type Machine } from './build-machine.ts';
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlStats, ExpertsReport } from './control-handle.ts';
 import { DomainSteps, type WaitingStep } from './domain-steps.ts';
@@ -51,19 +50,8 @@ import { ScaleRequests } from './scale-requests.ts';
 import { StepCosts } from './step-costs.ts';
 import { virtualLinkTerms } from './virtual-link-terms.ts';
 import { toControl } from './virtual-messages.ts';
+import type { VirtualOptions, VirtualPorts } from './virtual-options.ts';
 import { VirtualWorkers } from './virtual-workers.ts';
-
-export type VirtualOptions = PlanOptions & {
-  readonly folder: string;
-  readonly seed: number;
-  readonly kernels: 'real' | 'hash';
-  /** The trace to write, if any. */
-  readonly record: string | undefined;
-  /** The routing trace to write, if any. */
-  readonly record_routing: string | undefined;
-  /** False: no prompt is in it. */
-  readonly record_prompts: boolean;
-};
 
 /** Within a thread a message only waits for its turn. */
 const NEAR_MESSAGE_NS = 200;
@@ -77,19 +65,6 @@ const JOB_EXECUTORS = 2;
 
 /** A sequence's part of a step, beside what it computes. */
 const ALONE = { first_block: 0, blocks: [], shared: 0, generated: 0, samples: false, drafts: 0, foresees: -1, attach: null, output: [] } as const;
-
-/** A model's files, read. */
-export type OpenModel = { readonly tokenizer: Tokenizer; readonly checkpoint: Checkpoint };
-
-export type VirtualPorts = {
-  /** Of whoever opens many pods of it; missing: this one opens it. */
-  readonly model?: OpenModel | undefined;
-  /** `group`: the DP group that it comes from; −1: none. */
-  readonly tell: (message: PodToCaller, group: number) => void;
-  readonly onProgress: OnProgress;
-  /** Who looks on, if anybody does. */
-  readonly inspect?: Inspect | undefined;
-};
 
 export class VirtualControl {
   readonly config: ModelConfig;
