@@ -172,7 +172,12 @@ export const taskExecutor = setup({
         if (event.type !== 'NPU_LOST') return [];
         for (const member of context.placement.membersAt(event.npu)) context.heartbeats.forget(member);
         const { group, tasks } = context.placement.lost(event.npu, !context.respawns);
-        const told = npuNews([context.expert_map, context.role_switch], npuLost(event.npu, event.error));
+        // Who needs its columns would wait for ever.
+        const needing = context.respawns ? [] : context.placement.needing(event.npu);
+        const told = [
+          ...npuNews([context.expert_map, context.role_switch], npuLost(event.npu, event.error)),
+          ...needing.map((other) => ({ to: groupAddress(other), message: handBack(context.self, false) })),
+        ];
         if (group !== null) {
           const self = address('dp-group', group);
           // Where nobody comes back it steps no more: whoever is on his way there goes elsewhere.

@@ -9,8 +9,8 @@
  * @module
  */
 
-/** `worker`: who hosts its first NPU. */
-export type GroupSeat = { readonly group: number; readonly worker: number; readonly npus: readonly number[] };
+/** `worker`: who hosts its first NPU. `needs`: other groups' NPUs that have columns of its output projections; missing: it has them all. */
+export type GroupSeat = { readonly group: number; readonly worker: number; readonly npus: readonly number[]; readonly needs?: readonly number[] };
 /** `kv_positions`: prompts and the longest outputs of its tasks, from their dispatch to their end. */
 export type GroupLoad = GroupSeat & { readonly tasks: number; readonly kv_positions: number };
 

@@ -323,13 +323,24 @@ export class TaskPlacement {
     return { batch_max: this.#batch_max, choice: this.#choice, groups, waiting, lost_ranks, missing_experts, ...scale };
   }
 
-  readonly #isGone = ({ seat }: Group): boolean => seat.npus.some((npu) => this.#unreplaced.has(npu));
+  /** Who is lost for good takes with it the groups that compute with its columns: they would wait for ever. */
+  readonly #isGone = ({ seat }: Group): boolean => seat.npus.some((npu) => this.#unreplaced.has(npu)) || this.#lacksColumns(seat);
 
   readonly #serves = ({ serving, seat }: Group): boolean =>
     serving.size === seat.npus.length &&
     !this.#standby.has(seat.group) &&
+    !this.#lacksColumns(seat) &&
     !this.#holders.some((npu) => this.#missingExperts.has(npu) && !this.masked.includes(npu)) &&
     this.expertsLost === null;
+
+  #lacksColumns({ needs = [] }: GroupSeat): boolean {
+    return this.#isFinal && needs.some((npu) => this.#unreplaced.has(npu));
+  }
+
+  /** Groups of other NPUs that need its columns of output projections. */
+  needing(npu: number): readonly number[] {
+    return this.#groups.flatMap(({ seat: { group, needs = [] } }) => (needs.includes(npu) ? [group] : []));
+  }
 
   #ownGroup({ data_parallel_rank }: Placeable): Group | undefined {
     // Whoever asks for one that stands by, or that is lost for good, goes to any.

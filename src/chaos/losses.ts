@@ -12,7 +12,7 @@ import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-se
 import { holdersMin, mayMove } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { address } from '../protocol/address.ts';
-import { type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { type Executor, projectionGroupOf, sharedExpertNpusOf } from '../protocol/topology.ts';
 
 type Pod = Pick<VirtualControl, 'plan' | 'workers' | 'directory' | 'host'>;
 /** Workers that were lost at once. `standby`: DP groups that were to take nothing then, since the pod had been asked for fewer. */
@@ -46,8 +46,11 @@ export class Losses {
     return this.#moments.some(({ workers }) => workers.has(worker));
   };
 
+  /** A DP group, at some moment. */
+  readonly groupWasLost = (group: number): boolean => this.#moments.some((moment) => this.#isBroken(group, moment));
+
   /** All groups of the executor whose groups change in number that were to serve, at some moment. */
-  readonly lostAllServing = (): boolean => {
+  readonly allServingWereLost = (): boolean => {
     const { deployment, scaled } = this.#pod.plan.hosting;
     const executor = deployment.executors[scaled?.executor ?? -1];
     return executor !== undefined && this.#moments.some((moment) => !this.#hasGroup(executor, moment));
@@ -81,11 +84,21 @@ export class Losses {
     return !able.some(({ role, groups }) => role !== 'decode' && (role === 'colocated' || decodes) && (dp_group === undefined || groups.includes(dp_group)));
   }
 
-  #hasGroup({ groups }: Executor, { workers, standby }: Moment): boolean {
-    const { plan, directory } = this.#pod;
+  #hasGroup({ groups }: Executor, moment: Moment): boolean {
     // Else it is waited for.
-    if (plan.hosting.respawn !== false) return true;
-    return groups.some((group) => !standby.has(group) && plan.hosting.deployment.groups[group]?.npus.every((npu) => !workers.has(directory.workerOfNpu(npu))));
+    if (this.#pod.plan.hosting.respawn !== false) return true;
+    return groups.some((group) => !moment.standby.has(group) && !this.#isBroken(group, moment));
+  }
+
+  /** It has lost an NPU, or one that has columns of its output projections. */
+  #isBroken(group: number, { workers }: Moment): boolean {
+    const { plan, directory } = this.#pod;
+    const { deployment } = plan.hosting;
+    return (deployment.groups[group]?.npus ?? []).some((npu) => {
+      const { first, npus } = projectionGroupOf(deployment, npu);
+      const needed = [npu, ...Array.from({ length: npus }, (_, index) => first + index)];
+      return needed.some((one) => workers.has(directory.workerOfNpu(one)));
+    });
   }
 
   #hasExperts(executor: Executor, { workers }: Moment): boolean {

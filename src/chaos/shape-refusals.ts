@@ -6,20 +6,22 @@
  *   attention: no DP group is left from which others could have their weights
  * @module
  */
-import type { Deployment } from '../protocol/topology.ts';
-
 const LEFT = /: (\d+) (DP group|expert NPU)s? are more than the (\d+) that are left of (\d+): \2s? ([\d, ]+) (?:is|are) lost, and nobody takes the place$/;
 
 const NO_SOURCE = 'attention: no DP group is left from which others could have their weights';
 
-/** `wasLost`: with its worker, at some time; `lostAllServing`: all groups that served were, at once. */
-export type Lost = { readonly wasLost: (npu: number) => boolean; readonly lostAllServing: () => boolean };
+/** An NPU or a DP group: with a worker, at some time; `allServing`: all groups that served, at once. */
+export type Lost = {
+  readonly wasLost: (npu: number) => boolean;
+  readonly groupWasLost: (group: number) => boolean;
+  readonly allServingWereLost: () => boolean;
+};
 
-export function isRefusedForLoss(message: string, { groups }: Pick<Deployment, 'groups'>, { wasLost, lostAllServing }: Lost): boolean {
-  if (message === NO_SOURCE) return lostAllServing();
+export function isRefusedForLoss(message: string, { wasLost, groupWasLost, allServingWereLost }: Lost): boolean {
+  if (message === NO_SOURCE) return allServingWereLost();
   const [found, asked, what, left, all, names = ''] = LEFT.exec(message) ?? [];
   if (found === undefined) return false;
   const gone = names.split(', ').map(Number);
-  const isGone = (id: number): boolean => (what === 'DP group' ? (groups[id]?.npus.some(wasLost) ?? false) : wasLost(id));
+  const isGone = what === 'DP group' ? groupWasLost : wasLost;
   return Number(asked) > Number(left) && Number(asked) <= Number(all) && Number(left) === Number(all) - gone.length && gone.every(isGone);
 }

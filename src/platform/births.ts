@@ -21,7 +21,7 @@ import { type Address, address, idOf, roleOf } from '../protocol/address.ts';
 import { assert, invariantBroken } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { supervisorOf } from '../protocol/request-ids.ts';
-import { type DpGroupPlace, type Executor, sharedExpertNpusOf } from '../protocol/topology.ts';
+import { type DpGroupPlace, type Executor, projectionGroupOf, sharedExpertNpusOf } from '../protocol/topology.ts';
 import type { Birth } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 
@@ -71,7 +71,9 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       assert(executor, `there is no ${self}`);
       const seats = executor.groups.map((group): GroupSeat => {
         const { npus: ranks } = groups[group] as DpGroupPlace;
-        return { group, npus: ranks, worker: hosting.worker_of_npu[ranks[0] as number] as number };
+        const { first, npus: together } = projectionGroupOf(hosting.deployment, ranks[0] as number);
+        const needs = Array.from({ length: together }, (_, index) => first + index).filter((npu) => !ranks.includes(npu));
+        return { group, npus: ranks, worker: hosting.worker_of_npu[ranks[0] as number] as number, ...(needs.length > 0 && { needs }) };
       });
       const others = { batch_max: options.max_batch_requests, choice: balancingOf(executor.role, executor.groups.length, options.load_balancing) };
       const standby = executor.groups.filter(

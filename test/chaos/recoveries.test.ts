@@ -42,6 +42,13 @@ describe('a pod whose lost workers have no successors', () => {
     expect([report.violations, report.calls.map(({ code }) => code)]).toEqual([[], ['finished', 'finished']]);
   });
 
+  it('should go on in other groups where one has lost columns of its output projections, and end where all have', async () => {
+    const pod = { topology: 'colocated:dp=4,oproj=2', workers: 4, ...ROOM, respawn: false };
+    const [first, both] = [await run(pod, lost(1)), await run(pod, lost(1), lost(2))];
+    expect([first.violations, new Set(first.calls.map(({ code }) => code))]).toEqual([[], new Set(['finished'])]);
+    expect([both.violations, new Set(both.calls.map(({ code }) => code))]).toEqual([[], new Set(['groups_lost'])]);
+  });
+
   it.each<[string, ChaosPlanInput['shapes'], FaultInput, string]>([
     ['who stands by has no weights', [{ ms: 30, attention: 2 }], lost(0), 'groups_lost'],
     ['who stood by serves', [{ ms: 0, attention: 2 }], { kind: 'worker-lost', worker: 0, at: { ms: 20 } }, 'finished'],
@@ -138,9 +145,8 @@ describe('a change to more than is left', () => {
   });
 
   it('should be explained by the loss of what it names, and by nothing else', () => {
-    const { groups } = deploy(parseTopology('moe-attention:domains=1x2,experts=4'));
-    const explains = (message: string): boolean =>
-      isRefusedForLoss(message, { groups }, { wasLost: (npu) => npu === 1 || npu === 4, lostAllServing: () => false });
+    const losses = { wasLost: (npu: number) => npu === 4, groupWasLost: (group: number) => group === 1, allServingWereLost: () => false };
+    const explains = (message: string): boolean => isRefusedForLoss(message, losses);
     expect(explains(refused(4, 3, ' 4 is'))).toBe(true);
     expect(explains('attention: 2 DP groups are more than the 1 that are left of 2: DP group 1 is lost, and nobody takes the place')).toBe(true);
     const others = [refused(4, 3, ' 3 is'), refused(4, 2, 's 3, 4 are'), refused(3, 3, ' 4 is'), refused(4, 2, ' 4 is'), refused(5, 3, ' 4 is')];
