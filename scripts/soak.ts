@@ -8,7 +8,7 @@
  */
 import { serve } from '../src/api/index.ts';
 import { createPod } from '../src/index.ts';
-import { askPod, askServer, growth, soak } from '../test/system/clients.ts';
+import { askPod, askServer, growth, soak, talesAlone } from '../test/system/clients.ts';
 
 const CLIENTS = 64;
 /** After the first third memory has levelled off: what still grows is a leak. */
@@ -17,12 +17,13 @@ const seconds = Number(process.argv[2] ?? 30);
 
 await using pod = await createPod({ npus: 2, workers: 2 });
 const server = await serve({ pod, port: 0 });
+const alone = await talesAlone(askPod(pod));
 let failed = false;
 for (const [name, ask] of [
   ['embedded', askPod(pod)],
   ['HTTP', askServer(server.url)],
 ] as const) {
-  const { streams, mixed, rss_bytes } = await soak(ask, CLIENTS, seconds * 1_000);
+  const { streams, mixed, rss_bytes } = await soak(ask, alone, CLIENTS, seconds * 1_000);
   console.log(
     `${name}: ${streams} streams by ${CLIENTS} clients in ${seconds} s, ${mixed.length} mixed up, memory ${(growth(rss_bytes) / 2 ** 20).toFixed(1)} MiB more at the end`,
   );

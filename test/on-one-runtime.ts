@@ -57,6 +57,7 @@ export const OF_DECISIONS: readonly string[] = [
   'test/system/expert-balancing.test.ts',
   'test/system/experts-gone.test.ts',
   'test/system/experts.test.ts',
+  'test/system/failed-pod.test.ts',
   'test/system/foreign-text.test.ts',
   'test/system/kv-events.test.ts',
   'test/system/kv-int8.test.ts',

@@ -40,10 +40,15 @@ export const askServer =
 
 export type SoakReport = { readonly streams: number; readonly mixed: readonly string[]; readonly rss_bytes: readonly number[] };
 
+/** What each tale is when nobody else is told one. */
+export async function talesAlone(ask: Ask): Promise<readonly string[]> {
+  const tales: string[] = [];
+  for (let tale = 0; tale < TALES; tale++) tales.push(await ask(promptOf(tale), optionsOf(tale)));
+  return tales;
+}
+
 /** Keeps `clients` streaming for `duration_ms`; whoever ends starts the next tale. Memory is read every so often, after the first third. */
-export async function soak(ask: Ask, clients: number, duration_ms: number): Promise<SoakReport> {
-  const expected: string[] = [];
-  for (let tale = 0; tale < TALES; tale++) expected.push(await ask(promptOf(tale), optionsOf(tale)));
+export async function soak(ask: Ask, expected: readonly string[], clients: number, duration_ms: number): Promise<SoakReport> {
   const mixed: string[] = [];
   const rss_bytes: number[] = [];
   const start = performance.now();

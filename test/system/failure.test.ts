@@ -80,15 +80,30 @@ describe('a step that throws', () => {
     if (options.workers > 1) expect(outcomes.some(({ completion }) => completion !== null)).toBe(true);
     await expectRecovery(rig, outcomes, 'worker_failed', /memory access out of bounds/);
   });
+});
 
-  it('again and again, in the middle of dispatches to other workers', async () => {
-    await using rig = await openRig({ npus: 4, workers: 2, max_batch_requests: 2 });
-    for (const npus of [[0], [0, 1, 2], [1, 2, 3]]) {
+describe('of four NPUs on two workers, with two job executors', () => {
+  let rig: Rig;
+  beforeAll(async () => {
+    rig = await openRig({ npus: 4, workers: 2, job_executors: 2, max_batch_requests: 2 });
+  });
+  afterAll(() => rig[Symbol.asyncDispose]());
+
+  it('steps may throw again and again, in the middle of dispatches to other workers', async () => {
+    for (const npus of [[0], [1, 2, 3]]) {
       const calls = await startAll(rig.pod);
       for (const npu of npus) rig.poisonBlockTables(npu);
       const outcomes = await Promise.all(calls);
       if (npus.length === 1) expect(outcomes.some(({ completion }) => completion !== null)).toBe(true);
       await expectRecovery(rig, outcomes, 'worker_failed', /memory access out of bounds/);
+    }
+  });
+
+  it('a worker may die once and again: what it held goes on elsewhere, the other worker waits for its experts, all with the same bits', async () => {
+    for (const worker of [1, 0, 0]) {
+      const calls = await startAll(rig.pod);
+      rig.killWorker(worker);
+      await expectUndisturbed(rig, await Promise.all(calls));
     }
   });
 });
@@ -135,18 +150,6 @@ describe('of two workers', () => {
 });
 
 describe('a worker thread that dies', () => {
-  it.each(cases([2, 1]))(
-    'alone of 2, once or again and again: what it held goes on elsewhere, the other worker waits for its experts, all with the same bits: %i job executors',
-    async (job_executors) => {
-      await using rig = await openRig({ npus: 4, workers: 2, job_executors });
-      for (const worker of job_executors === 2 ? [1, 0, 0] : [0]) {
-        const calls = await startAll(rig.pod);
-        rig.killWorker(worker);
-        await expectUndisturbed(rig, await Promise.all(calls));
-      }
-    },
-  );
-
   it('two of three at the same time, with their job executors and the leader’s standby', async () => {
     await using rig = await openRig({ npus: 6, workers: 3, job_executors: 4 });
     const calls = await startAll(rig.pod);

@@ -69,7 +69,7 @@ describe('AbortSignal', () => {
   });
 
   it('at any moment, again and again', async () => {
-    for (let round = 0; round < 30; round++) {
+    for (let round = 0; round < 20; round++) {
       const controller = new AbortController();
       const calls = Array.from({ length: 4 }, (_, index) =>
         drain(pod().generate(`Number ${index}`, { seed: round, max_tokens: 4 + index, n: 2, stop: 'e', signal: controller.signal })),
@@ -157,21 +157,6 @@ describe('refusals', () => {
     await drain(generation);
     expect(await failure(drain(generation))).toMatchObject({ code: 'invalid_request' });
   });
-});
-
-describe('many at once', () => {
-  it('64 streams keep their own text, on 2 workers', () =>
-    withPod({ npus: 2, workers: 2 }, async (pod) => {
-      const work = Array.from({ length: 64 }, (_, index) => ({
-        prompt: `Tale ${index % 16}:`,
-        options: { seed: index % 16, max_tokens: 16, ignore_eos: true },
-      }));
-      const streams = await Promise.all(work.map(async ({ prompt, options }) => (await drain(pod.generate(prompt, options))).map(({ text }) => text).join('')));
-      const alone: string[] = [];
-      for (const { prompt, options } of work.slice(0, 16)) alone.push((await pod.complete(prompt, options)).choices[0]?.text ?? '');
-      expect(streams).toEqual(work.map((_, index) => alone[index % 16]));
-      expect(new Set(alone).size).toBe(16);
-    }));
 });
 
 describe('close', () => {

@@ -1,5 +1,5 @@
 /** Prefill and decode apart, and a side breaks, falls silent or is left by its callers, at any of the eight steps: the same tokens, and nothing left. */
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Completion, GenerateOptions, Pod, PodOptions } from '../../src/index.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig, type Rig, ROGUE } from './rig.ts';
@@ -47,8 +47,13 @@ async function expectRecovery(rig: Rig, outcomes: readonly (string[] | string)[]
 }
 
 describe('a side of prefill and decode', () => {
+  let rig: Rig;
+  beforeAll(async () => {
+    rig = await openRig(PD);
+  });
+  afterAll(() => rig[Symbol.asyncDispose]());
+
   it('should come back when its worker dies, and what it held goes on with the same bits', async () => {
-    await using rig = await openRig(PD);
     for (const worker of [PREFILL, DECODE]) {
       const { generation_tokens } = await rig.pod.stats();
       const calls = askAll(rig.pod);
@@ -59,7 +64,6 @@ describe('a side of prefill and decode', () => {
   });
 
   it('should fail what a step held that throws, and take nothing from its memory', async () => {
-    await using rig = await openRig(PD);
     for (const npu of [PREFILL, DECODE]) {
       const { generation_tokens } = await rig.pod.stats();
       const calls = askAll(rig.pod);

@@ -3,7 +3,6 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type Pod } from '../../src/index.ts';
 import { LivePod } from '../../src/live-pod.ts';
@@ -12,11 +11,9 @@ import { parseOptions, podOptionsSchema } from '../../src/options.ts';
 import { Control } from '../../src/platform/control.ts';
 import { colocated } from '../../src/protocol/topology.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
-import type { ActRecord } from '../../src/trace/act-record.ts';
-import { Replay } from '../../src/trace/replay.ts';
-import { decodeRecord } from '../../src/trace/trace-codec.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
+import { expectWhole } from '../trace/whole-run.ts';
 import { sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';
 import sameBits from './same-bits.json' with { type: 'json' };
@@ -25,27 +22,6 @@ import { digest, run } from './workload.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
-
-function actsOf(path: string): ActRecord[] {
-  using reader = TraceReader.open(path);
-  expect(reader.totals).not.toBeNull();
-  return [...reader.records()].map(({ bytes }) => decodeRecord(bytes) as ActRecord).filter(({ kind }) => kind === 'act');
-}
-
-/** Replays it, and finds of every message between actors who sent it. */
-function expectWhole(path: string): ActRecord[] {
-  const acts = actsOf(path);
-  const replay = new Replay();
-  for (const [index, act] of acts.entries()) expect(replay.feed(act, index)).toBeNull();
-  const known = new Set(acts.map(({ thread, number }) => `${thread}/${number}`));
-  const FROM_OUTSIDE = /^(?:frontend|control|caller)\//;
-  const orphans = acts.filter(
-    (act) => act.cause === 0 && act.message !== null && !FROM_OUTSIDE.test(act.from) && !['STARTED', 'NPU_READY', 'LOADED'].includes(act.message.type),
-  );
-  expect(orphans.map(({ from, to, message }) => `${from} → ${to} ${message?.type}`)).toEqual([]);
-  expect(acts.filter((act) => act.cause !== 0 && !known.has(`${act.cause_thread}/${act.cause}`))).toEqual([]);
-  return acts;
-}
 
 const use = async (pod: Pod, calls: number): Promise<void> => {
   await Promise.all(
@@ -92,15 +68,6 @@ describe('a recorded run', () => {
     const acts = expectWhole(path);
     const births = acts.filter(({ machine, to }) => machine === 'npu' && to === 'npu/0');
     expect(births.length).toBeGreaterThanOrEqual(2);
-  });
-
-  it('of a pod that fails is whole: it ends with what the pod failed of', async () => {
-    const path = folder.file('failed.trace');
-    const thread = new Worker(new URL('./failing-pod.ts', import.meta.url), { workerData: path });
-    const error = await new Promise<Error>((resolve) => thread.once('error', resolve));
-    expect(error.message).toMatch(/workers died 6 times within 10 s/);
-    const losses = expectWhole(path).filter(({ message }) => message?.type === 'NPU_LOST');
-    expect(losses.length).toBeGreaterThanOrEqual(6);
   });
 
   it('is closed even where its recorder’s disk hangs, so that its thread cannot be stopped', async () => {

@@ -43,7 +43,7 @@ describe('a replay', () => {
       using reader = TraceReader.open(path);
       const acts = allActs(path);
       const requests = [...new Set(acts.map(({ to }) => to).filter((to) => to.startsWith('request/')))];
-      for (let round = 0; round < runs(12); round++) {
+      for (let round = 0; round < runs(8); round++) {
         const [from, to] = [below(acts.length), below(acts.length)].sort((a, b) => a - b);
         const window = round % 3 === 0 ? { from: null, to: null } : { from: { record: from ?? 0 }, to: round % 3 === 1 ? { record: to ?? 0 } : null };
         const cut: Cut = { ...window, requests: round % 2 === 0 ? [requests[below(requests.length)] ?? 'request/1'] : [] };
@@ -151,7 +151,7 @@ describe('a trace that lacks an act', () => {
     const below = draws(6);
     for (const path of [virtual, live]) {
       const acts = allActs(path);
-      for (let round = 0; round < runs(12); round++) {
+      for (let round = 0; round < runs(8); round++) {
         const lost = below(acts.length);
         const { thread, number } = acts[lost] as ActRecord;
         // Of the last act of a thread nobody knows, but by what it led to.
@@ -217,7 +217,7 @@ describe('causes and consequences', () => {
       using reader = TraceReader.open(path);
       const all = [...actsOf(reader)];
       const below = draws(4);
-      for (let round = 0; round < runs(25); round++) {
+      for (let round = 0; round < runs(12); round++) {
         const traced = all[below(all.length)] as TracedAct;
         const { thread, number } = traced.act;
         expect((await findAct(reader, { thread, number }, all.length))?.index).toBe(traced.index);

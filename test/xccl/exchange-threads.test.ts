@@ -11,11 +11,9 @@ const ROUNDS = 100;
 
 const FORMS = [
   ['all-to-all', 4, 5],
-  ['all-to-all', 2, 2],
-  ['naive', 2, 1],
-  ['trampoline', 4, 5],
-  ['trampoline', 3, 2],
+  ['all-to-all', 2, 1],
   ['naive', 3, 2],
+  ['trampoline', 4, 5],
 ] as const;
 
 it.each(cases(FORMS))('%s over %i threads and %i segments: every rank gets the bits of the plain sum in every round', async (form, threads, segments) => {
