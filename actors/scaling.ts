@@ -10,8 +10,8 @@
  *
  * More groups: their NPUs get weights from those of the first group that serves, then they are told to take part. Fewer: those that are to stand by hand their sequences back, which go on in the others, and the change is done when
  * nothing is left there. Experts move by their map's own protocol (expert-map.ts), of whose serial log this is an entry: a rebalance that is under way ends for it,
- * and what weighs more is waited for, or ends it. One deadline is the whole change's, another one the way back's: groups that served are there, and those that do not give back are hung
- * or dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
+ * and what weighs more is waited for, or ends it. One deadline is the whole change's, another one the way back's: groups that served are there, and those that do not
+ * give back are hung or dead workers', whose successors hold nothing; experts that cannot move, since an NPU is lost or somebody else has the map, are asked to again.
  *
  * Who is lost, and has no successor, counts no more: neither is it waited for, nor does it come to serve, and others may take its place (shape-choice.ts). Where it was
  * to serve by a change that is under way, that is undone. So it is for a role switch (role-switch.ts), to which the number of groups is lent meanwhile.

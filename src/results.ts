@@ -233,7 +233,8 @@ export type ExpertLayerStats = {
  * How the loop does that moves an executor's experts. `epoch`: of its map; `progress`: periods and changes that have ended; `last_progress_seconds`: when it last came
  * to another state, by the pod's clock; `stalled`: that was more than two periods ago, and twice as long as its state may take, so it has died; `last`: what became of
  * the latest rebalance, and why. `log`: the latest changes of the map, of all sorts, the last one open perhaps, and of rebalances in a row that changed nothing, for the
- * same cause, the latest; `counts`: all that have ended, by outcome and cause; `copied`: weights from slot to slot, for all of them, by the way they came. `lost`: experts that nobody has any more, for want of room for them elsewhere.
+ * same cause, the latest; `counts`: all that have ended, by outcome and cause; `copied`: weights from slot to slot, for all of them, by the way they came. `lost`:
+ * experts that nobody has any more, for want of room for them elsewhere.
  */
 export type ExpertBalancingStats = {
   readonly executor: number;

@@ -229,8 +229,8 @@ export class Tests implements AsyncDisposable {
 }
 
 /**
- * Tests that pass a mutant's place: the one that killed it elsewhere, those of files that import its module, then the cheapest. Last come tests of files in whose process it was passed outside
- * of any test: as modules load, or by what an earlier file left running, so most of those do not pass it.
+ * Tests that pass a mutant's place: the one that killed it elsewhere, those of files that import its module, then the cheapest. Last come tests of files in whose
+ * process it was passed outside of any test: as modules load, or by what an earlier file left running, so most of those do not pass it.
  */
 export function testsOf({ id, file }: Mutant, copy: string, { files, killers }: Reach): readonly Test[] {
   const killer = killers?.get(id) ?? '';

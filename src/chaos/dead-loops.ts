@@ -1,6 +1,6 @@
 /**
- * Loops that nobody asks for, of a pod at rest: one that has died says nothing, and on a virtual clock, which stands still where nothing is left to do, no watch runs that would
- * find it (platform/control-loops.ts). So each is to have its next look before it, and to be through with what it began.
+ * Loops that nobody asks for, of a pod at rest: one that has died says nothing, and on a virtual clock, which stands still where nothing is left to do, no watch runs
+ * that would find it (platform/control-loops.ts). So each is to have its next look before it, and to be through with what it began.
  * @module
  */
 import type { VirtualControl } from '../platform/virtual-control.ts';

@@ -175,8 +175,8 @@ export class AskedPeers {
   }
 
   /**
-   * While somebody who is lost is awaited no time passes: how long his successor takes, or others who are to have his experts, is for requests to bear, which have deadlines of
-   * their own (undone-steps.ts).
+   * While somebody who is lost is awaited no time passes: how long his successor takes, or others who are to have his experts, is for requests to bear, which have
+   * deadlines of their own (undone-steps.ts).
    * @throws `deadline_exceeded` naming the NPUs that have not answered for too long; `others`: whom the step waits for besides.
    */
   checkDeadline(others: readonly number[]): void {

@@ -154,7 +154,8 @@ export class Iterations {
   }
 
   /**
-   * Whether the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). Once one is refused, or is not what it was, the step has no part in the iteration any more.
+   * Whether the answers to a lane's batch are here, as rows (`AttentionEnd.e2aRows`). Once one is refused, or is not what it was, the step has no part in the
+   * iteration any more.
    * @throws `worker_lost` if the domain's life has ended, naming why
    */
   answer(lane: number): LaneAnswer | 'damaged' {

@@ -11,8 +11,8 @@
  *
  * Tables that say which row goes to which expert have no sums: what they say is checked to be possible.
  *
- * Rounds of domains have theirs where the rows are: of each part in a word before its pairs, which are summed with it (parts.ts), of each answer in its field (arrivals.ts).
- * So they pass trampolines as they are. What is not what it was is refused, and asked for once more in the next iteration.
+ * Rounds of domains have theirs where the rows are: of each part in a word before its pairs, which are summed with it (parts.ts), of each answer in its field
+ * (arrivals.ts). So they pass trampolines as they are. What is not what it was is refused, and asked for once more in the next iteration.
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';

@@ -1,6 +1,6 @@
 /**
- * Rows on their way to experts and back: any bit that flips where they lie is found before anything comes of it, and the step is to be computed once more; where domains take
- * turns, the round is.
+ * Rows on their way to experts and back: any bit that flips where they lie is found before anything comes of it, and the step is to be computed once more; where
+ * domains take turns, the round is.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
