@@ -1,9 +1,9 @@
 /** What a worker's thread does last. */
 import { afterEach, expect, it, vi } from 'vitest';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
-import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links } from '../../src/fabric/links.ts';
 import { allocateSegments } from '../../src/fabric/memory-plan.ts';
+import { FRAME_KIND } from '../../src/fabric/ring.ts';
 import { NpuWorker } from '../../src/flowserve/npu-worker.ts';
 import { type PlanOptions, planPod } from '../../src/flowserve/pod-plan.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
@@ -14,7 +14,7 @@ import { packVocabulary } from '../../src/model/vocabulary.ts';
 import { birthOf, birthOfController } from '../../src/platform/births.ts';
 import { colocated } from '../../src/protocol/topology.ts';
 import { PROTOCOL_HASH } from '../../src/protocol/wire.ts';
-import { Directory, threadsOf } from '../../src/runtime/directory.ts';
+import { CONTROL_THREAD, Directory, threadsOf } from '../../src/runtime/directory.ts';
 
 const ONE_WORKER: PlanOptions = {
   ...{ topology: colocated(1), workers: 1, spare_workers: 0, job_executors: 1, max_queued: 16, kv_blocks: 16, kv_block_size: 16, max_batch_tokens: 16 },
@@ -50,16 +50,25 @@ it('should lie still when it has failed and been heard of, and has acknowledged 
     still.push(space.control.hasAcknowledged(thread));
     return 'timed-out';
   });
-  const fails = vi.spyOn(ControlPage.prototype, 'isStopped').mockImplementation(() => {
-    throw new Error('the test wants it so');
-  });
-  expect(() => worker.run()).toThrow('the test wants it so');
+  const control = new Links(CONTROL_THREAD, space.memories[0] as WebAssembly.Memory, plan.rings, space.control);
+  // No message, which is a fault of its own.
+  const upset = (): void => {
+    control.send(thread, 'control', { kind: FRAME_KIND.message, source: 0, destination: 0, roles: 0 }, Uint8Array.of(0xc1));
+    control.flush();
+  };
+  upset();
+  expect(() => worker.run()).toThrow();
   expect(still).toEqual([true]);
+  let heard = 0;
+  control.receive(() => heard++);
+  expect(heard).toBe(1);
   // Nobody has heard of it: its end alone tells.
+  upset();
   const waits = vi.spyOn(Links.prototype, 'flush').mockReturnValue(true);
-  expect(() => worker.run()).toThrow('the test wants it so');
+  expect(() => worker.run()).toThrow();
   waits.mockRestore();
-  fails.mockReturnValue(true);
+  expect(still).toEqual([true]);
+  space.control.stop(thread);
   worker.run();
   expect(still).toEqual([true]);
 });
