@@ -1,16 +1,17 @@
 /**
- * A fault plan: a pod, what its callers ask, and what goes wrong when. With the seed in it a plan is one run; as a file it is JSON.
+ * A fault plan: a pod, what its callers ask, and what goes wrong when. With the seed in it a plan is one run; as a file it is YAML, or JSON, which YAML reads too.
  *
- *   { "seed": 7, "pod": { "topology": "pd:prefill=1,decode=1", "workers": 2 },
- *     "calls": [{ "key": 1, "prompt_tokens": 40, "max_tokens": 8 }],
- *     "faults": [{ "kind": "worker-lost", "worker": 1, "at": { "phase": "kv-transfer" } }] }
+ *   seed: 7
+ *   pod: { topology: 'pd:prefill=1,decode=1', workers: 2 }
+ *   calls:
+ *     - { key: 1, prompt_tokens: 40, max_tokens: 8 }
+ *   faults:
+ *     - { kind: worker-lost, worker: 1, at: { phase: kv-transfer } }
  *
  * @module
  */
-import { readFileSync } from 'node:fs';
 import * as z from 'zod';
 import { parseOptions } from '../options.ts';
-import { MinipodError } from '../protocol/errors.ts';
 
 /** Named limits of one plan. */
 export const LIMITS = {
@@ -141,20 +142,3 @@ export type ChaosPlanInput = z.input<typeof planSchema>;
 
 /** @throws `invalid_request` naming the field */
 export const parsePlan = (input: unknown, where = 'the plan'): ChaosPlan => parseOptions(planSchema, input, where);
-
-/** @throws `invalid_request` for a file that is missing, no JSON, or no plan */
-export function readPlan(path: string): ChaosPlan {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new MinipodError('invalid_request', `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new MinipodError('invalid_request', `${path} is no JSON: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-  return parsePlan(value, path);
-}

@@ -13,8 +13,9 @@
  */
 import { runCampaign } from './campaign.ts';
 import { expandSeed } from './expand.ts';
-import { type ChaosPlan, type ChaosPlanInput, parsePlan, readPlan } from './fault-plan.ts';
+import { type ChaosPlan, type ChaosPlanInput, parsePlan } from './fault-plan.ts';
 import { runLive } from './live.ts';
+import { readPlan } from './plan-file.ts';
 import { type RunReport, runPlan } from './run.ts';
 import { type Shrunk, shrinkPlan } from './shrink.ts';
 import { Undisturbed } from './undisturbed.ts';

@@ -57,7 +57,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .description(summary)
     .addHelpText('after', EXAMPLES);
   addScope(command.command('run').summary('Runs one plan, or the plan of a seed.').description('Runs one plan, or the plan of a seed, which it prints first.'))
-    .argument('<plan>', 'a JSON file, or a seed')
+    .argument('<plan>', 'a YAML or JSON file, or a seed')
     .option('--record <FILE>', 'record the run in this trace')
     .option('--json', 'print one JSON object: {plan, verdict, violations, faults, calls, events, virtual_ms}')
     .action(async (name: string, flags: ScopeFlags & { readonly record?: string }) => setExitCode(await runOne(name, flags)));
@@ -74,7 +74,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     )
     .action(async (flags: ScopeFlags & Parameters<typeof campaign>[0]) => setExitCode(await campaign(flags)));
   addScope(command.command('shrink').summary('Makes a failing plan, or a failing seed’s, as small as it can.'))
-    .argument('<plan>', 'a JSON file, or a seed')
+    .argument('<plan>', 'a YAML or JSON file, or a seed')
     .option('--json', 'print one JSON object: {plan, verdict, violations, runs}')
     .action(async (name: string, flags: ScopeFlags) => setExitCode(await shrinkOne(name, flags)));
   addLiveCommand(command, setExitCode);

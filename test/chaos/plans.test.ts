@@ -1,10 +1,12 @@
-/** Plans: what seeds draw, how little is left of one that breaks, and that planted bugs are of what the sources say. */
-import { describe, expect, it } from 'vitest';
+/** Plans: how they are read, what seeds draw, how little is left of one that breaks, and that planted bugs are of what the sources say. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
-import { type ChaosPlanInput, cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
+import { type ChaosPlan, type ChaosPlanInput, cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
 import { recoveryOf } from '../../src/chaos/recoveries.ts';
 import { podOptionsSchema } from '../../src/options.ts';
 import { isChangeable, ROOT } from '../cli/source-copy.ts';
+import { traceFolder } from '../trace/files.ts';
 import { PLANTED } from './planted/planted-bugs.ts';
 
 describe('seeds', () => {
@@ -62,6 +64,35 @@ it('a campaign finds its canary, and only the loss that it takes is left of the 
 
 it('a plan of a pod that takes in few choices at once asks no more of it when all is healed', async () => {
   for (const max_queued of [1, 2]) expect((await chaos.run({ pod: { max_queued }, calls: [{}] })).violations).toEqual([]);
+});
+
+describe("a plan's file", () => {
+  const folder = traceFolder();
+  afterAll(() => folder[Symbol.dispose]());
+  const path = folder.file('plan.yaml');
+  const read = (text: string): ChaosPlan => {
+    writeFileSync(path, text);
+    return chaos.readPlan(path);
+  };
+
+  it('should be YAML, as in the docs, or JSON', () => {
+    const [, shown = ''] = /^```yaml\n(.*?)^```/ms.exec(readFileSync(new URL('../../docs/chaos.md', import.meta.url), 'utf8')) ?? [];
+    const plan = read(shown);
+    expect(plan).toMatchObject({ seed: 7, pod: { topology: 'pd:prefill=1,decode=1' }, faults: [{ kind: 'worker-lost', at: { phase: 'kv-transfer' } }] });
+    expect(read(JSON.stringify(plan))).toEqual(plan);
+    expect(read(JSON.stringify(plan, null, '\t'))).toEqual(plan);
+  });
+
+  it.each([
+    ['calls: [{}]\nfaults: [}\n', /plan\.yaml is neither YAML nor JSON: line 2, column 10: /],
+    ['{ "calls": [{ "key": 1 }', /is neither YAML nor JSON: line 1, column 25: /],
+    ['calls: *them', /is neither YAML nor JSON: Unresolved alias .*them/],
+    ['calls: [{}]\n---\ncalls: [{}]', /is neither YAML nor JSON: line 2, /],
+    ['calls: [{}]\ncalls: [{}]', /line 2, column 1: Map keys must be unique/],
+    ['calls: [{ keys: 1 }]', /plan\.yaml: calls\.0\.keys: there is no such field; there are /],
+  ])('should be told where it is wrong: %j', (text, why) => {
+    expect(() => read(text)).toThrow(why);
+  });
 });
 
 describe('a plan', () => {

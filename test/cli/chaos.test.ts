@@ -20,12 +20,9 @@ describe('minipod chaos', () => {
   });
 
   it('should tell what broke by its exit code, and shrink it', async () => {
-    const path = folder.file('plan.json');
-    const faults = [
-      { kind: 'npu-slow', npu: 0, factor: 2, for_ms: 5 },
-      { kind: 'message-dropped', type: 'STEP_DONE', for_ms: 500 },
-    ];
-    writeFileSync(path, JSON.stringify({ pod: { topology: 'colocated:dp=2' }, calls: [{}, {}], faults }));
+    const path = folder.file('plan.yaml');
+    const faults = ['{ kind: npu-slow, npu: 0, factor: 2, for_ms: 5 }', '{ kind: message-dropped, type: STEP_DONE, for_ms: 500 }'];
+    writeFileSync(path, ["pod: { topology: 'colocated:dp=2' }", 'calls: [{}, {}]', 'faults:', ...faults.map((fault) => `  - ${fault}`)].join('\n'));
     const { code, stdout } = await minipod(['chaos', 'shrink', path, '--json']);
     expect(code).toBe(3);
     expect(JSON.parse(stdout)).toMatchObject({ verdict: 'lost progress', plan: { calls: [{}], faults: [{ kind: 'message-dropped' }] } });
