@@ -2,7 +2,8 @@
  * A call as it crosses to the pod: plain records, checked.
  * @module
  */
-import type { ResolvedGenerateOptions } from './options.ts';
+import * as z from 'zod';
+import { parseOptions, type ResolvedGenerateOptions, tokenId } from './options.ts';
 import type { GenerateCall, PromptRecord } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { Sampling } from './protocol/messages.ts';
@@ -11,45 +12,63 @@ import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 const NOT_ASKED = -1;
 
 export function promptRecord(prompt: Prompt): PromptRecord {
-  if (typeof prompt === 'string') return { kind: 'text', text: prompt, tokens: [], messages: [], variables: '' };
-  if (isArray(prompt) && prompt.every((item): item is number => typeof item === 'number'))
-    return { kind: 'tokens', text: '', tokens: [...prompt], messages: [], variables: '' };
-  const { messages, tools, chat_template_kwargs } = isArray(prompt)
-    ? { messages: prompt as readonly ChatMessage[] }
-    : ((prompt ?? {}) as Partial<Conversation>);
-  if (!isArray(messages))
-    throw new MinipodError('invalid_request', 'prompt: must be a text, an array of token ids, an array of messages, or an object with messages', {
-      param: 'prompt',
-    });
+  if (typeof prompt === 'string') {
+    if (!prompt.isWellFormed()) throw invalid('prompt', LONE_SURROGATE);
+    return { kind: 'text', text: prompt, tokens: [], messages: [], variables: '' };
+  }
+  // A copy has undefined where the original has gaps.
+  const items: readonly unknown[] | null = isArray(prompt) ? [...prompt] : null;
+  if (items?.every((item): item is number => typeof item === 'number')) return { kind: 'tokens', text: '', tokens: items, messages: [], variables: '' };
+  const { messages, tools, chat_template_kwargs } = items === null ? ((prompt ?? {}) as Partial<Conversation>) : { messages: items as readonly ChatMessage[] };
+  if (!isArray(messages)) throw invalid('prompt', 'must be a text, an array of token ids, an array of messages, or an object with messages');
   for (const [index, message] of messages.entries()) checkMessage(message, `messages.${index}`);
+  if (!isObject(chat_template_kwargs ?? {})) throw invalid('chat_template_kwargs', "must be an object: variables of the model's chat template");
   checkTools(tools, 'tools');
   checkTools(chat_template_kwargs?.['tools'], 'chat_template_kwargs.tools');
-  const variables = { ...chat_template_kwargs, ...(tools && tools.length > 0 && { tools }) };
-  return { kind: 'chat', text: '', tokens: [], messages: messages.map((message) => JSON.stringify(message)), variables: JSON.stringify(variables) };
+  return {
+    kind: 'chat',
+    text: '',
+    tokens: [],
+    messages: messages.map((message, index) => jsonOf(message, `messages.${index}`)),
+    variables: jsonOf({ ...chat_template_kwargs, ...(tools && tools.length > 0 && { tools }) }, 'tools or chat_template_kwargs'),
+  };
 }
 
+const LONE_SURROGATE = 'has a lone surrogate (half of a character)';
+const invalid = (param: string, rule: string): MinipodError => new MinipodError('invalid_request', `${param}: ${rule}`, { param });
 const isArray = (value: unknown): value is readonly unknown[] => Array.isArray(value);
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null && !isArray(value);
 
 /** The template and the parser of calls read whatever else there is; null, as in templates: none. */
 function checkTools(tools: unknown, param: string): void {
-  const isTool = (tool: unknown): boolean => typeof tool === 'object' && tool !== null && !isArray(tool);
-  if ((tools ?? null) !== null && !(isArray(tools) && tools.every(isTool)))
-    throw new MinipodError('invalid_request', `${param}: must be an array of objects, each a tool as {type: 'function', function: {name, parameters}}`, {
-      param,
-    });
+  if ((tools ?? null) !== null && !(isArray(tools) && tools.every(isObject)))
+    throw invalid(param, "must be an array of objects, each a tool as {type: 'function', function: {name, parameters}}");
 }
 
 /** The template reads whatever else there is. */
 function checkMessage(message: ChatMessage, param: string): void {
-  const fail = (rule: string): never => {
-    throw new MinipodError('invalid_request', `${param}: ${rule}`, { param });
-  };
   const calls = message?.tool_calls ?? [];
-  if (typeof message?.role !== 'string' || typeof (message.content ?? '') !== 'string') fail('must have role and content, both strings');
+  if (typeof message?.role !== 'string' || typeof (message.content ?? '') !== 'string') throw invalid(param, 'must have role and content, both strings');
   if (!isArray(calls) || calls.some((call) => typeof call?.function?.name !== 'string' || typeof call.function.arguments !== 'string'))
-    fail('tool_calls must be calls with function.name and function.arguments, both strings');
-  if (typeof message.content !== 'string' && calls.length === 0) fail('must have role and content, both strings');
+    throw invalid(param, 'tool_calls must be calls with function.name and function.arguments, both strings');
+  if (typeof message.content !== 'string' && calls.length === 0) throw invalid(param, 'must have role and content, both strings');
 }
+
+function jsonOf(value: object, param: string): string {
+  try {
+    return JSON.stringify(value, (_, text: unknown) => {
+      if (typeof text === 'string' && !text.isWellFormed()) throw invalid(param, LONE_SURROGATE);
+      return text;
+    });
+  } catch (error) {
+    if (error instanceof MinipodError) throw error;
+    throw invalid(param, `cannot be told as JSON: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** @throws `invalid_request` where they are none */
+export const tokenIdsOf = (token_ids: readonly number[]): number[] =>
+  parseOptions(z.object({ token_ids: z.array(tokenId) }), { token_ids }, 'detokenize').token_ids;
 
 export function samplingRecord(options: ResolvedGenerateOptions, seed: number): Sampling {
   const bias = Object.entries(options.logit_bias).map(([id, value]) => [Number(id), value] as const);

@@ -7,7 +7,7 @@ import { CallCounts } from './call-counts.ts';
 import { Delivery } from './delivery.ts';
 import type { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { collect, LiveGeneration } from './generation.ts';
-import { type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from './options.ts';
+import { checkOptions, type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from './options.ts';
 import type { CallerToPod, PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { Prompt } from './protocol/prompt.ts';
@@ -43,12 +43,14 @@ export class Calls {
   }
 
   generate(prompt: Prompt, options: GenerateOptions): Generation {
+    checkOptions(options, 'generate');
     const { signal, ...rest } = options;
     return this.submit(prompt, parseOptions(generateOptionsSchema, rest, 'generate'), signal);
   }
 
   /** `model` is the name that the completion bears. */
   async complete(prompt: Prompt, options: GenerateOptions, model: string): Promise<Completion> {
+    checkOptions(options, 'complete');
     const { signal, ...rest } = options;
     const resolved = parseOptions(generateOptionsSchema, rest, 'complete');
     return collect(this.submit(prompt, resolved, signal), model, resolved.n);

@@ -4,8 +4,9 @@
  */
 import { promptRecord } from './call.ts';
 import type { Calls } from './calls.ts';
+import { type ContextOptions, contextOptionsSchema } from './context-options.ts';
 import { collect } from './generation.ts';
-import { type ContextOptions, contextOptionsSchema, generateOptionsSchema, parseOptions } from './options.ts';
+import { checkOptions, generateOptionsSchema, parseOptions } from './options.ts';
 import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
 import type { Prompt } from './protocol/prompt.ts';
 import { type Deployment, firstGroups } from './protocol/topology.ts';
@@ -34,12 +35,14 @@ export async function createContext(
   deployment: Deployment,
   remote: ContextsRemote,
 ): Promise<ContextRecord> {
-  const { id = '', expires_s, cache_salt, add_special_tokens } = parseOptions(contextOptionsSchema, options, 'createContext');
+  checkOptions(options, 'createContext');
+  const { signal, ...rest } = options;
+  const { id = '', expires_s, cache_salt, add_special_tokens } = parseOptions(contextOptionsSchema, rest, 'createContext');
   const expires_ms = expires_s === undefined ? -1 : expires_s * MS_PER_S;
   const context = await remote.create({ id, prompt: promptRecord(prompt), add_special_tokens, cache_salt, expires_ms });
   const compute = async (data_parallel_rank: number): Promise<void> => {
     const once = { max_tokens: 1, temperature: 0, ignore_eos: true, context_id: context.id, cache_salt, data_parallel_rank };
-    await collect(calls.submit([], parseOptions(generateOptionsSchema, once, 'createContext'), undefined), '', 1);
+    await collect(calls.submit([], parseOptions(generateOptionsSchema, once, 'createContext'), signal), '', 1);
   };
   try {
     await Promise.all(firstGroups(deployment).map(compute));

@@ -145,9 +145,21 @@ export class LiveGeneration implements Generation {
     if (!this.#hasEnded) this.#ports.cancel();
   }
 
-  async *[Symbol.asyncIterator](): AsyncIterator<Chunk> {
+  [Symbol.asyncIterator](): AsyncIterator<Chunk> {
     if (this.#isIterated) throw new MinipodError('invalid_request', 'a generation is iterated once; keep its chunks to read them again');
     this.#isIterated = true;
+    const chunks = this.#chunks();
+    return {
+      next: () => chunks.next(),
+      // A generator that has not begun leaves without its `finally`.
+      return: () => {
+        this.cancel();
+        return chunks.return();
+      },
+    };
+  }
+
+  async *#chunks(): AsyncGenerator<Chunk, void, undefined> {
     try {
       for (;;) {
         for (const record of this.#unread.take()) yield toChunk(record);

@@ -16,6 +16,7 @@ import type { Divergence, DivergenceOptions } from './fidelity/divergence.ts';
 import type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 import { createLivePod } from './live-pod.ts';
 import type { PodOptions } from './options.ts';
+import { checkOptions } from './options.ts';
 import type { Pod } from './pod.ts';
 import type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
 
@@ -24,6 +25,7 @@ import type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
  * @throws MinipodError: `invalid_request` for options, `invalid_checkpoint` naming file and tensor, `out_of_memory` with the sum.
  */
 export async function createPod(options: PodOptions = {}): Promise<Pod> {
+  checkOptions(options, 'createPod');
   if (options.clock !== 'virtual') return createLivePod(options);
   // It brings a whole pod onto this thread, which is not loaded for those that have threads of their own.
   const { createVirtualPod } = await import('./virtual-pod.ts');
@@ -54,13 +56,14 @@ export async function quantizeModel(options: QuantizeOptions): Promise<Quantized
   return (await import('./quantize/quantize-model.ts')).quantizeModel(options);
 }
 
+export type { ContextOptions, ContextsOf } from './context-options.ts';
 export type { Divergence, DivergenceOptions, LayerError, WorstToken } from './fidelity/divergence.ts';
 export type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
 export type { ReasoningParserName, ToolCallParserName } from './flowserve/parsers/formats.ts';
 export { ReplyParser, type ReplyParserOptions } from './flowserve/parsers/reply-parser.ts';
 export type { ReplyPart } from './flowserve/parsers/reply-part.ts';
 export { listModels } from './model/registry.ts';
-export type { ContextOptions, GenerateOptions, LoadProgress, PodOptions } from './options.ts';
+export type { GenerateOptions, LoadProgress, PodOptions } from './options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';

@@ -5,9 +5,10 @@
 import type { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
-import { promptRecord } from './call.ts';
+import { promptRecord, tokenIdsOf } from './call.ts';
 import { CallerPeers } from './caller-peers.ts';
 import { Calls } from './calls.ts';
+import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
 import { contextInfo, createContext } from './contexts.ts';
 import { ControlPulse } from './control-pulse.ts';
 import { podExperts } from './expert-stats.ts';
@@ -19,10 +20,10 @@ import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import { recordTableOf } from './flowserve/pod-plan.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
-import { type ContextOptions, expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
+import { expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
 import type { ControlHandle } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
-import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
+import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import { idOf, roleOf } from './protocol/address.ts';
 import type { ContextRecord, PodToCaller } from './protocol/caller.ts';
@@ -212,8 +213,8 @@ export class LivePod implements Pod {
     return this.#ask(this.#remote.tokenize(promptRecord(prompt), add_special_tokens) as Promise<Outcome<{ token_ids: number[]; tokens: string[] }>>);
   }
 
-  async detokenize(tokenIds: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
-    return this.#ask(this.#remote.detokenize(tokenIds, skip_special_tokens) as Promise<Outcome<string>>);
+  async detokenize(token_ids: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
+    return this.#ask(this.#remote.detokenize(tokenIdsOf(token_ids), skip_special_tokens) as Promise<Outcome<string>>);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
@@ -224,12 +225,14 @@ export class LivePod implements Pod {
     return contextInfo(record, this.#origin_ms);
   }
 
-  async listContexts({ cache_salt = '' }: ContextsOf = {}): Promise<readonly ContextInfo[]> {
+  async listContexts(options: ContextsOf = {}): Promise<readonly ContextInfo[]> {
+    const { cache_salt } = parseOptions(contextsOfSchema, options, 'listContexts');
     const records = await this.#ask(this.#remote.listContexts(cache_salt) as Promise<Outcome<ContextRecord[]>>);
     return records.map((record) => contextInfo(record, this.#origin_ms));
   }
 
-  async deleteContext(id: string, { cache_salt = '' }: ContextsOf = {}): Promise<boolean> {
+  async deleteContext(id: string, options: ContextsOf = {}): Promise<boolean> {
+    const { cache_salt } = parseOptions(contextsOfSchema, options, 'deleteContext');
     return this.#ask(this.#remote.deleteContext(id, cache_salt) as Promise<Outcome<boolean>>);
   }
 

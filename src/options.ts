@@ -37,7 +37,13 @@ export const LIMITS = {
   queued_max: 16_384,
 } as const;
 
-const tokenId = z.int().min(0).max(0xffff_ffff);
+export const tokenId = z.int().min(0).max(0xffff_ffff);
+/** Two that are not well-formed may be one in UTF-8. */
+export const cacheSaltSchema = z
+  .string()
+  .max(LIMITS.cache_salt_length_max)
+  .refine((salt) => salt.isWellFormed(), 'has a lone surrogate (half of a character)')
+  .default('');
 
 /** How to generate: OpenAI's and vLLM's names, meanings and defaults (temperature 1, top_p 1, `max_tokens` up to the context length). */
 export const generateOptionsSchema = z.strictObject({
@@ -75,7 +81,7 @@ export const generateOptionsSchema = z.strictObject({
   /** Choices to generate from one prompt. */
   n: z.int().min(1).max(LIMITS.choices_max).default(1),
   /** Prefixes are cached for requests of the same salt only: requests of two tenants never share. */
-  cache_salt: z.string().max(LIMITS.cache_salt_length_max).default(''),
+  cache_salt: cacheSaltSchema,
   /**
    * The DP group that is to generate, by its number in the pod (`engine` in /metrics), in place of whichever is least loaded; where prefill and decode are
    * apart, the prefill group. It waits where that group is lost. vLLM's name.
@@ -106,23 +112,6 @@ export type GenerateOptions = z.input<typeof generateOptionsSchema> & {
   readonly signal?: AbortSignal | undefined;
 };
 export type ResolvedGenerateOptions = z.output<typeof generateOptionsSchema>;
-
-/** How to keep a prompt under an id (`createContext`). */
-export const contextOptionsSchema = z.strictObject({
-  /** Default: drawn. */
-  id: z
-    .string()
-    .regex(/^[A-Za-z0-9_.:-]+$/, 'is made of letters, digits, and _ . : -')
-    .max(LIMITS.context_id_length_max)
-    .optional(),
-  /** It is forgotten so many seconds after its creation. Default: never. */
-  expires_s: z.number().positive().optional(),
-  /** Only requests of the same salt find it. */
-  cache_salt: z.string().max(LIMITS.cache_salt_length_max).default(''),
-  /** Put bos before a text prompt, if the model has one. */
-  add_special_tokens: z.boolean().default(true),
-});
-export type ContextOptions = z.input<typeof contextOptionsSchema>;
 
 const splitShape = z.strictObject({
   domains: z.int().min(1),
@@ -388,6 +377,11 @@ export type PodOptions = z.input<typeof podOptionsSchema> & {
   readonly inspect?: ((event: InspectionEvent) => void) | undefined;
 };
 export type ResolvedPodOptions = z.output<typeof podOptionsSchema>;
+
+/** @throws `invalid_request` where no options at all were passed, but something else */
+export function checkOptions(value: unknown, what: string): void {
+  parseOptions(z.record(z.string(), z.unknown()), value, what);
+}
 
 /** Parses, or throws `invalid_request` naming the first option at fault and what it should be. */
 export function parseOptions<Schema extends z.ZodType>(schema: Schema, value: unknown, what: string): z.output<Schema> {

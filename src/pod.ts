@@ -3,8 +3,9 @@
  * @module
  */
 
+import type { ContextOptions, ContextsOf } from './context-options.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
-import type { ContextOptions, GenerateOptions } from './options.ts';
+import type { GenerateOptions } from './options.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
@@ -23,9 +24,6 @@ export type ModelInfo = {
 
 /** `force`: install the plan though it is predicted no better than what is there. */
 export type RebalanceOptions = { readonly force?: boolean };
-
-/** Each `cache_salt` has its contexts for itself; default: those without one. */
-export type ContextsOf = { readonly cache_salt?: string | undefined };
 
 export interface Pod extends AsyncDisposable {
   readonly model: ModelInfo;
@@ -48,7 +46,7 @@ export interface Pod extends AsyncDisposable {
   resetPrefixCache(): Promise<void>;
   /**
    * Computes a prompt and keeps its KV under an id: requests with that `context_id` go on from it. It is kept before anything that is not; no token depends
-   * on that. @throws `invalid_request` for an id that is taken, and as `generate` does for a prompt that cannot be served.
+   * on that. Nothing is kept where the signal aborts before it is there. @throws `invalid_request` for an id that is taken, and as `generate` does for a prompt that cannot be served.
    */
   createContext(prompt: Prompt, options?: ContextOptions): Promise<ContextInfo>;
   /** Those of a `cache_salt` (default: those without) that are neither deleted nor over, the oldest first. */

@@ -2,17 +2,18 @@
  * A pod on a virtual clock, from its caller's side. Everything happens on the caller's own thread, in an order that the seed decides.
  * @module
  */
-import { promptRecord } from './call.ts';
+import { promptRecord, tokenIdsOf } from './call.ts';
 import { Calls } from './calls.ts';
+import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
 import { contextInfo, createContext } from './contexts.ts';
 import { podExperts } from './expert-stats.ts';
 import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
-import { type ContextOptions, expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
+import { expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
 import { VirtualControl } from './platform/virtual-control.ts';
 import type { OpenModel, VirtualOptions, VirtualPorts } from './platform/virtual-options.ts';
-import type { ContextsOf, ModelInfo, Pod, RebalanceOptions } from './pod.ts';
+import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
@@ -120,9 +121,9 @@ export class VirtualPod implements Pod {
     return this.control.frontend.tokenize(promptRecord(prompt), add_special_tokens);
   }
 
-  async detokenize(tokenIds: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
+  async detokenize(token_ids: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
     this.#checkOpen();
-    return this.control.frontend.detokenize(tokenIds, skip_special_tokens);
+    return this.control.frontend.detokenize(tokenIdsOf(token_ids), skip_special_tokens);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
@@ -135,12 +136,14 @@ export class VirtualPod implements Pod {
     return contextInfo(record, 0);
   }
 
-  async listContexts({ cache_salt = '' }: ContextsOf = {}): Promise<readonly ContextInfo[]> {
+  async listContexts(options: ContextsOf = {}): Promise<readonly ContextInfo[]> {
+    const { cache_salt } = parseOptions(contextsOfSchema, options, 'listContexts');
     this.#checkOpen();
     return this.control.frontend.contexts.list(cache_salt).map((record) => contextInfo(record, 0));
   }
 
-  async deleteContext(id: string, { cache_salt = '' }: ContextsOf = {}): Promise<boolean> {
+  async deleteContext(id: string, options: ContextsOf = {}): Promise<boolean> {
+    const { cache_salt } = parseOptions(contextsOfSchema, options, 'deleteContext');
     this.#checkOpen();
     const wasThere = this.control.frontend.contexts.delete(id, cache_salt);
     this.wake();

@@ -5,6 +5,7 @@
 import { contextNotFound } from '../flowserve/contexts.ts';
 import type { ChatMessage, Prompt } from '../protocol/prompt.ts';
 import type { ContextInfo } from '../results.ts';
+import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';
 import { parsePrompts } from './prompts.ts';
@@ -21,12 +22,12 @@ const objectOf = ({ pod }: Service, { id, tokens, created, expires }: ContextInf
   tokens,
 });
 
-/** Answers when its prompt is computed: whoever asks for it from then on finds it. */
-export async function createContext(service: Service, body: JsonObject): Promise<Response> {
+/** Answers when its prompt is computed: whoever asks for it from then on finds it. Nothing is kept for a client that has gone away by then. */
+export async function createContext(service: Service, body: JsonObject, lease: Lease): Promise<Response> {
   const { model, prompt, messages, id, ttl_seconds, cache_salt, add_special_tokens } = parseRequest(contextSchema, body);
   checkModel(service, model);
   const context = await service.pod.createContext(messages === undefined ? soloPrompt(service, prompt) : conversation(service, messages), {
-    ...{ id, expires_s: ttl_seconds, cache_salt, add_special_tokens },
+    ...{ id, expires_s: ttl_seconds, cache_salt, add_special_tokens, signal: lease.signal },
   });
   return Response.json(objectOf(service, context));
 }

@@ -25,6 +25,8 @@ export type Span = {
 
 /** The limits of OpenTelemetry's own batch span processor. */
 export const EXPORT_LIMITS = { queue_max: 2_048, batch_max: 512, delay_ms: 5_000, timeout_ms: 10_000 } as const;
+/** At the end, for all that waits: a server that is told to go is killed where it takes long. */
+const CLOSE_MS = 2_000;
 
 const KIND = { internal: 1, server: 2 } as const;
 const STATUS_UNSET = 0;
@@ -74,6 +76,8 @@ export class SpanExporter {
   readonly #clock: Clock;
   readonly #onFailed: (error: MinipodError, request_id: null) => void;
   readonly #closed = new AbortController();
+  /** What is not sent by now is lost. */
+  readonly #ended = new AbortController();
   #queue: Span[] = [];
   #sending: Promise<void> | null = null;
   #lost = 0;
@@ -93,10 +97,13 @@ export class SpanExporter {
     this.#sending ??= this.#sendAll();
   }
 
-  /** Sends what waits. */
+  /** Sends what waits, for two seconds at most. */
   async close(): Promise<void> {
     this.#closed.abort();
+    const sent = new AbortController();
+    this.#clock.sleep(CLOSE_MS, sent.signal).then(() => this.#ended.abort(new Error(`not within ${CLOSE_MS / 1_000} s`)));
     await this.#sending;
+    sent.abort();
   }
 
   async #sendAll(): Promise<void> {
@@ -116,7 +123,7 @@ export class SpanExporter {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify(tracesRequest(spans)),
-        signal: AbortSignal.timeout(EXPORT_LIMITS.timeout_ms),
+        signal: AbortSignal.any([AbortSignal.timeout(EXPORT_LIMITS.timeout_ms), this.#ended.signal]),
       });
       await response.body?.cancel();
       if (!response.ok) throw new Error(`it answered ${response.status}`);

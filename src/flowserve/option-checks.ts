@@ -141,6 +141,7 @@ function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memor
 function checkCache(deployment: Deployment, { topology, prefix_caching, prefix_sharing, dram_blocks = 0 }: PlanOptions): void {
   if (dram_blocks > 0 && !prefix_caching)
     refuse('dram_blocks', `${dram_blocks} blocks for what is cached, and prefix_caching is off: leave out one of the two`);
+  if (prefix_sharing === true && !prefix_caching) refuse('prefix_sharing', 'is of what is cached, and prefix_caching is off: leave out one of the two');
   if (prefix_sharing === true && firstGroups(deployment).length === 1)
     refuse('prefix_sharing', `is between DP groups in which requests begin, and topology '${formatTopology(topology)}' has one; 'colocated:dp=2' has two`);
 }

@@ -55,6 +55,17 @@ describe('/v1/contexts', () => {
     ]);
   });
 
+  it('should keep nothing for a client that goes away before it is there', async () => {
+    const client = new AbortController();
+    const body = JSON.stringify({ prompt: BOOK, id: 'gone' });
+    const asked = app.request('/v1/contexts', { method: 'POST', body, headers: { 'content-type': 'application/json' }, signal: client.signal });
+    client.abort();
+    await asked;
+    expect((await send('GET', '/v1/contexts')).answer.data).toEqual([]);
+    expect(await ask(app, '/v1/contexts', { prompt: BOOK, id: 'gone' })).toMatchObject({ id: 'gone', tokens: 50 });
+    await pod.deleteContext('gone');
+  });
+
   it('should keep a conversation that chats go on from', async () => {
     const [system, question] = [
       { role: 'system', content: 'You tell short tales.' },

@@ -1,6 +1,9 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/api/clock.ts';
 import { type ApiServer, type ServeOptions, serve } from '../../src/api/index.ts';
-import { tracesRequest } from '../../src/api/otlp.ts';
+import { EXPORT_LIMITS, SpanExporter, tracesRequest } from '../../src/api/otlp.ts';
 import { parseTraceParent } from '../../src/api/traces.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { type Collector, spansOf, startCollector } from './collector.ts';
@@ -105,6 +108,29 @@ describe('spans of requests', () => {
     expect(await complete(server, { max_tokens: 1 })).toMatch(/"completion_tokens":1/);
     await server.close();
     expect(errors).toEqual([`null 4 spans could not be sent to ${collector.url}, and are lost: it answered 503`]);
+  });
+
+  it('should not be held up at its end by a collector that does not answer, however much waits', async () => {
+    const collector = createServer(() => {});
+    await new Promise<void>((resolve) => collector.listen(0, '127.0.0.1', resolve));
+    const errors: string[] = [];
+    const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`;
+    const hurried = { ...systemClock, sleep: async () => {} };
+    const exporter = new SpanExporter(url, hurried, ({ message }) => errors.push(message));
+    const span = {
+      trace_id: TRACE,
+      span_id: '00f067aa0ba902b7',
+      parent_span_id: null,
+      name: 'llm_request',
+      kind: 'server',
+      attributes: {},
+      error: null,
+    } as const;
+    exporter.export(Array.from({ length: 2 * EXPORT_LIMITS.batch_max }, () => ({ ...span, start_ms: 0, end_ms: 1 })));
+    await exporter.close();
+    expect(errors).toEqual([`${EXPORT_LIMITS.batch_max} spans could not be sent to ${url}, and are lost: not within 2 s`]);
+    collector.closeAllConnections();
+    collector.close();
   });
 
   it('should refuse an endpoint that is no URL', async () => {

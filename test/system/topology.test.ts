@@ -30,6 +30,7 @@ describe('a topology', () => {
     ],
     [{ npus: 2, kv_transfer: 'layer' }, /how prefill executors hand KV over, and topology 'colocated:dp=2' has none; with some, such as 'pd:/, 'kv_transfer'],
     [{ topology: 'pd:prefill=1,decode=2', prefix_sharing: true }, /between DP groups in which requests begin, and .+decode=2xdp1' has one/, 'prefix_sharing'],
+    [{ npus: 2, prefix_sharing: true, prefix_caching: false }, /is of what is cached, and prefix_caching is off: leave out one of the two/, 'prefix_sharing'],
     [{ dram_blocks: 8, prefix_caching: false }, /8 blocks for what is cached, and prefix_caching is off: leave out one of the two/, 'dram_blocks'],
     [
       { clock: 'virtual', topology: 'colocated:dp=16,oproj=16' },
