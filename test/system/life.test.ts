@@ -162,8 +162,11 @@ describe('refusals', () => {
 describe('close', () => {
   it('with work in flight fails it with closed; what comes later fails at once; twice is once', async () => {
     const pod = await createPod({ npus: 2, workers: 2, max_batch_tokens: 16 });
-    const calls = [pod.complete('Once', ENDLESS), pod.complete(LONG, ENDLESS), drain(pod.generate('Twice', ENDLESS))].map(failure);
-    await sleep(30);
+    // Longer than any pause of this thread between the first token and what follows.
+    const long = { ...ENDLESS, max_tokens: 2_000 };
+    const streamed = pod.generate('Twice', long);
+    const calls = [pod.complete('Once', long), pod.complete(LONG, ENDLESS), drain(streamed)].map(failure);
+    while (streamed.times().first_token === null) await sleep(1);
     await Promise.all([pod.close(), pod.close()]);
     for (const error of await Promise.all(calls)) expect(error.code).toBe('closed');
     expect(await failure(pod.complete('Once'))).toMatchObject({ code: 'closed' });
