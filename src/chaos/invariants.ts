@@ -2,6 +2,7 @@
  * What must hold of every run, whatever went wrong in it (DESIGN.md, promises 2 and 5).
  * @module
  */
+import { DAMAGED_MAX } from '../flowserve/asked-peers.ts';
 import type { PodStats } from '../results.ts';
 import type { CallReport } from './client.ts';
 import { LOSING } from './fault-kinds.ts';
@@ -16,6 +17,9 @@ export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly w
 
 /** A request is moved so often without a token in between (actors/request.ts); what is lost once more under it fails. */
 const LOSSES_BORNE = 2;
+
+/** So fails a step whose rows go bad again and again (flowserve/asked-peers.ts, round-lanes.ts). */
+const DAMAGED = /^rows .* not what was left there/;
 
 /** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
 const UNRECORDED = /there was no room to record/;
@@ -46,6 +50,7 @@ function explained(
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
+  if (effective('row-bit-flip') > DAMAGED_MAX && DAMAGED.test(message)) codes.add('worker_failed');
   // A successor that is waited for brings them back.
   if (lacked && (pod['rehome_after_ms'] !== undefined || pod['respawn'] === false)) for (const code of FOR_WANT) codes.add(code);
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');

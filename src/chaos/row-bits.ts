@@ -9,13 +9,14 @@ const PASSED_MAX = 64;
 
 type Pod = Pick<VirtualControl, 'npus' | 'space' | 'directory'>;
 
-/** Of what the NPU leaves next, or another one, once; `onFlip` is told. Not any more when the function is called that is returned. */
+/** Of what the NPU leaves next and nobody else has flipped a bit of, or another one, once; `onFlip` is told. Not any more when the function is called that is returned. */
 export function flipNextRows({ npus, space, directory }: Pod, npu: number, bit: number, onFlip: () => void): () => void {
   let passed = 0;
   const end = npus.travel.add((die, rows) => {
-    if ((die !== directory.dieOfNpu(npu) && passed++ < PASSED_MAX) || !flipBitOf(space, rows, bit)) return;
+    if ((die !== directory.dieOfNpu(npu) && passed++ < PASSED_MAX) || !flipBitOf(space, rows, bit)) return false;
     end();
     onFlip();
+    return true;
   });
   return end;
 }

@@ -5,8 +5,8 @@
  */
 import type { Block } from './row-sums.ts';
 
-/** `rows`: in the memory of the die. */
-export type OnLeft = (die: number, rows: readonly Block[]) => void;
+/** `rows`: in the memory of the die. True: it has done something to them. */
+export type OnLeft = (die: number, rows: readonly Block[]) => boolean;
 
 export class TravelWatch {
   readonly #watchers = new Set<OnLeft>();
@@ -16,7 +16,8 @@ export class TravelWatch {
   }
 
   left(die: number, rows: readonly Block[]): void {
-    for (const onLeft of [...this.#watchers]) onLeft(die, rows);
+    // One alone does something to the same rows: a second might undo it.
+    for (const onLeft of this.#watchers) if (onLeft(die, rows)) return;
   }
 
   /** Until the function is called that it returns. */

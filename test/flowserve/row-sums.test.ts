@@ -44,6 +44,7 @@ function compute(options: Partial<PlanOptions>, flips: readonly Flip[]) {
       }
       left++;
     }
+    return false;
   });
   const damaged = (): number => services.reduce((sum, { exchange }) => sum + exchange.damaged, 0);
   const run = (): string => {
