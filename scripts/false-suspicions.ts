@@ -65,6 +65,7 @@ let [calls, tokens] = [0, 0];
   console.log(
     `${minutes} minutes beside ${loops.length} busy loops: ${calls} calls, ${tokens} tokens, ${suspected} suspicions (${JSON.stringify(counts)}), ${lost} threads lost, ${recoveries.length} recoveries, ${wrong.length} calls wrong; load of the machine at the end ${load}`,
   );
+  for (const { worker, reason } of recoveries) console.log(`worker ${worker}: ${reason}`);
   for (const what of wrong.slice(0, 5)) console.log(what);
   process.exitCode = suspected + lost + recoveries.length + wrong.length > 0 ? 1 : 0;
 }

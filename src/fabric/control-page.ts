@@ -84,6 +84,14 @@ export class ControlPage {
     return true;
   }
 
+  /**
+   * For who sleeps on though its bell has rung: whoever rang it may have been put off its processor before it woke anybody, and nobody else rings a second time.
+   * A sleeper that there is not is not woken.
+   */
+  nudge(thread: number): void {
+    Atomics.notify(this.#words, this.#at(thread, WORD.bell));
+  }
+
   /** Something came for this thread that is no frame: it looks at its dies' metadata, at once if it sleeps. */
   arrive(thread: number): void {
     Atomics.add(this.#words, this.#at(thread, WORD.arrivals), 1);

@@ -6,8 +6,9 @@
  *
  * One that sleeps elsewhere may wait for another thread that waits for a processor: V8 has a lock that all threads of a process take when they give its helpers
  * something to compile or to collect, and one for all that sleep in Atomics.wait. Whoever is put off its processor with one of these holds up the others, on
- * a crowded machine for hundreds of milliseconds (seen in their stacks, Node 24). So such sleep counts as far as no thread of the process had to wait, and by a fifth
- * at least: who is blocked for good is found on the most crowded machine, five times as late.
+ * a crowded machine for hundreds of milliseconds (seen in their stacks, Node 24). So such sleep counts as far as no thread of the process had to wait, and by a tenth
+ * at least: who is blocked for good is found on the most crowded machine, ten times as late. Or it sleeps where it should, and whoever rang its bell has been put off
+ * between that and waking it: so it is woken.
  *
  * Where that sleep did not end in between, whoever it is for has not been given a processor either: of the others' waits the longest alone is in question, not
  * their sum. Three threads that share two processors wait a third of the time, and never for longer than some milliseconds.
@@ -20,8 +21,8 @@ import { ownThreadId, type ThreadTimes, threadTimes, timesOfAll } from '../runti
 export type Progress = { readonly word: number; readonly share: number };
 /** In so much of a beat's time a thread that is well would have answered. */
 const ENOUGH_SHARE = 0.5;
-/** Nobody who starves has a lock for ever. */
-const ASLEEP_SHARE_MIN = 0.2;
+/** Nobody who starves has a lock for ever: waits of a second were seen, where thirty others waited for two processors. */
+const ASLEEP_SHARE_MIN = 0.1;
 /** Who was not looked at for so long is looked at as if for the first time. */
 const STALE_MS = 250;
 
@@ -32,7 +33,7 @@ type Waits = { readonly all_ms: number; readonly stretch_ms: number };
 /** At all threads of the process. */
 type WideLook = { readonly at_ms: number; readonly times: ReadonlyMap<number, ThreadTimes>; readonly elapsed_ms: number; readonly waits: Waits };
 export type ThreadProgressPorts = {
-  readonly control: Pick<ControlPage, 'progressOf' | 'osThreadOf' | 'isMarkedAsleep'>;
+  readonly control: Pick<ControlPage, 'progressOf' | 'osThreadOf' | 'isMarkedAsleep' | 'nudge'>;
   readonly timesOf?: typeof threadTimes;
   readonly timesOfAll?: typeof timesOfAll;
   readonly ownThreadId?: typeof ownThreadId;
@@ -75,6 +76,7 @@ export class ThreadProgress {
   ): number {
     if (now === null && this.#hasNotBegun(thread)) return 0;
     const isElsewhere = now !== null && !now.isRunnable && !this.#ports.control.isMarkedAsleep(thread);
+    if (isElsewhere) this.#ports.control.nudge(thread);
     const wide = isElsewhere ? this.#lookWide(asker, at_ms) : null;
     if (last === null) return 0;
     if (last.times === null || now === null) return 100;

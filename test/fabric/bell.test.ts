@@ -40,3 +40,20 @@ describe.each(TRIED)('over %i segments', (segments) => {
     expect(slowest_ms).toBeLessThan(5_000);
   });
 });
+
+it('who sleeps on, since whoever rang its bell was put off before it woke anybody, is woken by a nudge, and by no second ring', async () => {
+  const { control } = twoThreads(1_024, {});
+  control.markAsleep(0);
+  let isAwake = false;
+  const rung = control.untilRung(0)?.then(() => {
+    isAwake = true;
+  });
+  // As far as a ringer came.
+  control.markAwake(0);
+  expect(control.ring(0)).toBe(false);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(isAwake).toBe(false);
+  control.nudge(0);
+  await rung;
+  expect(isAwake).toBe(true);
+});

@@ -14,11 +14,11 @@ const ASLEEP = ms(5, 5, false);
 type Beat = { readonly own: ThreadTimes | null; readonly helper?: ThreadTimes; readonly isAtBell?: boolean; readonly id?: number };
 
 /** The shares of beats, at each of which the worker's thread and a helper of the runtime are found so; of `asker`, where `others` ask in between. */
-function sharesOf(beats: readonly Beat[], { known = true, others = [] as readonly string[] } = {}): number[] {
+function sharesOf(beats: readonly Beat[], { known = true, others = [] as readonly string[], nudge = (_thread: number): void => {} } = {}): number[] {
   let beat = 0;
   const now = () => beats[beat] as Beat;
   const progress = new ThreadProgress({
-    control: { progressOf: () => 0, osThreadOf: () => now().id ?? OWN_ID, isMarkedAsleep: () => now().isAtBell === true },
+    control: { progressOf: () => 0, osThreadOf: () => now().id ?? OWN_ID, isMarkedAsleep: () => now().isAtBell === true, nudge },
     timesOf: () => now().own,
     timesOfAll: () => new Map([...(now().own === null ? [] : [[OWN_ID, now().own as ThreadTimes] as const]), [HELPER_ID, now().helper ?? ASLEEP]]),
     ownThreadId: () => (known ? 1 : 0),
@@ -69,14 +69,14 @@ describe('the share of a silence that counts', () => {
     expect(sharesOf(busy)).toEqual([0, 100, 100]);
   });
 
-  it('should be a fifth of it where whoever has the lock that the thread sleeps for is kept from a processor all the time, so that it ends', () => {
+  it('should be a tenth of it where whoever has the lock that the thread sleeps for is kept from a processor all the time, so that it ends', () => {
     const starved = { own: ASLEEP, helper: ms(3, 7, true) };
-    expect(sharesOf([starved, starved, starved])).toEqual([0, 20, 20]);
+    expect(sharesOf([starved, starved, starved])).toEqual([0, 10, 10]);
   });
 
   it('should be less by the longest that any thread waited at a stretch', () => {
     const waited = [0, 10, 40, 90].map((wait, turns) => ({ own: ASLEEP, helper: ms(wait, wait, false, turns) }));
-    expect(sharesOf(waited)).toEqual([0, 80, 40, 20]);
+    expect(sharesOf(waited)).toEqual([0, 80, 40, 10]);
     const taking_turns = [0, 10, 20, 30].map((turns) => ({ own: ASLEEP, helper: ms(2 * turns, 3 * turns, true, turns) }));
     expect(sharesOf(taking_turns)).toEqual([0, 94, 94, 94]);
   });
@@ -86,9 +86,19 @@ describe('the share of a silence that counts', () => {
     expect(sharesOf(taking_turns)).toEqual([0, 40, 40, 40]);
   });
 
+  it('should not stay so for whose bell has rung, though whoever rang it has woken nobody yet', () => {
+    const nudged: number[] = [];
+    const nudge = (thread: number): void => void nudged.push(thread);
+    const asleep = { own: ASLEEP };
+    sharesOf([{ ...asleep, isAtBell: true }, { own: ms(9, 0, true) }, { own: null }], { nudge });
+    expect(nudged).toEqual([]);
+    sharesOf([asleep, asleep], { nudge });
+    expect(nudged).toEqual([WORKER, WORKER]);
+  });
+
   it('should be of the time since the same asker looked', () => {
     const waited = [0, 10, 40, 90].map((wait, turns) => ({ own: ASLEEP, helper: ms(wait, wait, false, turns) }));
-    expect(sharesOf(waited, { others: ['cluster-manager/0', 'task-executor/1'] })).toEqual([0, 80, 40, 20]);
+    expect(sharesOf(waited, { others: ['cluster-manager/0', 'task-executor/1'] })).toEqual([0, 80, 40, 10]);
   });
 });
 
