@@ -96,7 +96,7 @@ export function withRecovery({ recovery: _, ...pod }: PodOptions, recovery: Reco
       // Mostly as the papers have it.
       return hasApart(pod) ? { ...pod, respawn: false, role_switch: random.below(4) === 0 ? 'background' : 'auto' } : null;
     case 'degraded': {
-      // Drafts are left out: with some that MTP layers make, two runs of 900 were told what their reference was not.
+      // Drafts change what a step computes, and are judged; campaigns have yet to try thousands of these.
       const { speculative_config: __, hash_foreseeable: ___, ...others } = pod;
       return `${topology}`.includes('oproj') ? null : { ...others, respawn: false, degraded: true };
     }

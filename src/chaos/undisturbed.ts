@@ -11,6 +11,7 @@ import { loadTokenizer } from '../model/tokenizer.ts';
 import type { GenerateOptions, PodOptions } from '../options.ts';
 import type { OpenModel } from '../platform/virtual-options.ts';
 import type { Pod } from '../pod.ts';
+import type { Work } from '../protocol/messages.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 import { withMtpTwice } from './mtp-twice.ts';
@@ -31,7 +32,7 @@ const numericsOf = (pod: ChaosPlan['pod']): Partial<PodOptions> =>
 /** Each position is a step of its own, and nothing is computed but for its own call. */
 const STEP_BY_STEP = { max_batch_tokens: 1, prefix_caching: false, async_scheduling: false } as const;
 /** `mask`: of its next call. */
-type MaskingPod = { readonly pod: VirtualPod; readonly mask: (masks: Masks) => void };
+type MaskingPod = { readonly pod: VirtualPod; readonly mask: (masks: Masks, prompt_tokens: number) => void };
 
 const STEM = 1_000_003;
 /** Below every shipped model's vocabulary; the first ids are special ones. */
@@ -62,6 +63,20 @@ export const optionsOf = ({
 });
 
 const openModel = async (folder: string): Promise<OpenModel> => ({ tokenizer: await loadTokenizer(folder), checkpoint: openCheckpoint(folder) });
+
+/** What stands behind the call's own prompt it was told before: to samplers that is output. */
+const goingOn = (work: Extract<Work, { readonly kind: 'step' }>, prompt_tokens: number): Work => ({
+  ...work,
+  plan: {
+    ...work.plan,
+    entries: work.plan.entries.map((entry) => {
+      const { attach } = entry;
+      if (attach === null) return entry;
+      const [prompt, told] = [attach.prompt.slice(0, prompt_tokens), attach.prompt.slice(prompt_tokens)];
+      return { ...entry, attach: { ...attach, prompt }, output: [...told, ...entry.output] };
+    }),
+  },
+});
 
 export class Undisturbed implements AsyncDisposable {
   /** By folder: opened once for all runs. */
@@ -102,7 +117,7 @@ export class Undisturbed implements AsyncDisposable {
     const known = this.#masking.get(key) ?? this.#openMasking({ kernels: 'hash', ...numerics, ...STEP_BY_STEP, ...eager });
     this.#masking.set(key, known);
     const { pod: whole, mask } = await known;
-    mask(masks);
+    mask(masks, call.prompt_tokens);
     const { choices } = await whole.complete(prompt, optionsOf(alike(call)));
     return choices.map(({ token_ids, text, finish_reason }) => ({ tokens: token_ids, text, finish: finish_reason }));
   }
@@ -125,6 +140,7 @@ export class Undisturbed implements AsyncDisposable {
       return new MaskedExperts(new Map(by_layer), space.wordsOf(forward.layout.base));
     };
     let masks: Masks = [];
+    let prompt_tokens = 0;
     let now: MaskedExperts | null = null;
     Object.defineProperty(forward, 'masked', { get: () => now, set: () => {} });
     const launch = npus.launch.bind(npus);
@@ -133,9 +149,15 @@ export class Undisturbed implements AsyncDisposable {
         const mask = work.kind === 'step' ? (masks[work.plan.entries[0]?.start ?? -1] ?? '') : '';
         now = mask === '' ? null : expertsOf(mask);
       }
-      launch(launched);
+      launch(launched.map(({ work, ...others }) => ({ ...others, work: work.kind === 'step' ? goingOn(work, prompt_tokens) : work })));
     };
-    return { pod, mask: (next) => (masks = next) };
+    return {
+      pod,
+      mask: (next, tokens) => {
+        masks = next;
+        prompt_tokens = tokens;
+      },
+    };
   }
 
   async #ask(numerics: Partial<PodOptions>, call: ChaosCall): Promise<readonly Answer[]> {

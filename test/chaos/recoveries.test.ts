@@ -174,6 +174,20 @@ describe('a pod that does without lost experts', () => {
     expect([report.violations, report.calls.some(({ told = [] }) => told.some(({ isMarked }) => isMarked.includes(true)))]).toEqual([[], true]);
   });
 
+  it('should be held against what goes on from the same prompt, where the hash model has tokens that can be foreseen', async () => {
+    const { violations, calls } = await chaos.run({
+      seed: 10_381,
+      pod: { topology: 'moe-attention:domains=3x1,experts=3', workers: 2, hash_foreseeable: 0.7, respawn: false, degraded: true },
+      calls: [
+        { key: 1, prompt_tokens: 17, max_tokens: 2, n: 3 },
+        { key: 2, ms: 0.91, prompt_tokens: 1, max_tokens: 8 },
+      ],
+      faults: [{ kind: 'worker-lost', worker: 0, at: { ms: 0.96 } }],
+    });
+    expect(violations).toEqual([]);
+    expect(calls[1]?.told?.[0]?.isMarked.indexOf(true)).toBeGreaterThan(0);
+  });
+
   it('should go on from what its caller was told, where the request’s earlier owner has told more since another took it over', async () => {
     const { violations, calls } = await chaos.run({
       seed: 957,
