@@ -6,6 +6,7 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { ErrorRecord } from '../protocol/errors.ts';
 import type { PositionLogprobs, Sequence } from '../protocol/messages.ts';
+import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { WireKernels } from '../xccl/wire-format.ts';
 import type { ExpertBatches } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
@@ -106,6 +107,8 @@ export interface StepGraphs {
   roundOf(layer: number, isMain: boolean, rows: number, sequences: number): readonly Part[];
   /** What prepares the first rows of a round for the sampler, which finds them from row `first` on. */
   headOf(layer: number, rows: number, first: number): Part;
+  /** Computes what a peer asks of this NPU's experts, in one call; false: nothing of it is computed, since it is not such as can be. */
+  serve(dispatch: TokenDispatch, reply: number, pairs: number): boolean;
 }
 
 /** The token of a row, or the reason why there is none. */

@@ -14,18 +14,21 @@
  * Rounds of drafts that layers compute (drafters/mtp.ts) are programs of their own, since how many rows they have is known when the step's tokens are drawn:
  * join, layer; then the head of the rows that are drafted from.
  *
+ * What peers ask of an NPU's experts is computed by the same programs of its slots, also in one call.
+ *
  * What differs between steps of one shape is read from memory: tokens, positions, spans and the gate's choice.
  * @module
  */
-import { offsetOf } from '../fabric/address.ts';
+import { offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { KernelRecorder, Program } from '../model/kernels/program.ts';
 import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
 import { assert } from '../protocol/errors.ts';
+import type { TokenDispatch } from '../xccl/exchange.ts';
 import type { Span } from './arithmetic.ts';
 import { type ExpertBatches, npusInTurn, type Share } from './expert-batches.ts';
 import type { ExpertService } from './expert-service.ts';
-import type { ExpertSlots } from './expert-slots.ts';
+import { type ExpertSlots, SLOT_SHIFT } from './expert-slots.ts';
 import type { Forward } from './forward.ts';
 import { type GraphPlace, SHARE, SHARE_WORDS } from './graph-layout.ts';
 import { ProgramRooms } from './program-rooms.ts';
@@ -114,6 +117,47 @@ export class DecodeGraphs {
     return this.partsOf(rows, sequences)?.slice(0, -1) ?? null;
   }
 
+  /**
+   * By the programs of own slots, as this NPU's own share is. Not where rows lie in another segment. The asker may have given its step up and be writing the next one's
+   * tables: so a copy of them is gone by, which stays inside the room for the answer.
+   */
+  serve({ layer, segments, segmentsAddress, pairRowsAddress, rowsAddress }: TokenDispatch, reply: number, pairs: number): boolean {
+    const { layout, at, kernels } = this.#forward;
+    const { each } = this.#slots;
+    if (segments > each || segmentOf(segmentsAddress) !== segmentOf(layout.base)) return false;
+    if (!this.#hasTables) this.#writeTables();
+    const words = this.#words;
+    const share = offsetOf(this.#place.served) >>> 2;
+    const table = share + SHARE_WORDS;
+    const asked = offsetOf(segmentsAddress) >>> 2;
+    let left = pairs;
+    for (let word = 0; word < 2 * segments; word += 2) {
+      const key = words[asked + word] as number;
+      const count = words[asked + word + 1] as number;
+      left -= count;
+      if (key >>> SLOT_SHIFT >= each || count < 0 || count > layout.rows_max || left < 0) return false;
+      words[table + word] = key;
+      words[table + word + 1] = count;
+    }
+    words[share + SHARE.firstSegment] = 0;
+    words[share + SHARE.segments] = segments;
+    words[share + SHARE.firstPair] = 0;
+    words[share + SHARE.pairs] = pairs;
+    const { slotTable, variables } = this.#place;
+    kernels.runExperts(
+      share * 4,
+      table * 4,
+      offsetOf(pairRowsAddress),
+      offsetOf(rowsAddress),
+      layout.row_bytes,
+      at.gathered,
+      offsetOf(reply),
+      offsetOf(slotTable) + layer * each * 8,
+      offsetOf(variables),
+    );
+    return true;
+  }
+
   get #isHeadApart(): boolean {
     return this.#forward.layout.second !== null;
   }
@@ -121,7 +165,6 @@ export class DecodeGraphs {
   /** Which rows are whose is read from memory: only how many there are counts here. No program goes on from one of `groups` to the next. */
   #capture(groups: readonly (readonly Part[])[], rows: number, sequences: number, from: number, bytes: number): readonly Part[] {
     if (!this.#hasTables) this.#writeTables();
-    this.#hasTables = true;
     const spans = Array.from({ length: sequences }, (_, row): Span => ({ slot: row, row, rows: 1 }));
     const parts: Part[] = [];
     let at = from;
@@ -245,6 +288,7 @@ export class DecodeGraphs {
 
   /** Each own slot's program: what all steps share, whatever the slots hold. */
   #writeTables(): void {
+    this.#hasTables = true;
     const { config } = this.#recording;
     const { variables, slotTable, slotPrograms, slot_bytes } = this.#place;
     const words = this.#words;

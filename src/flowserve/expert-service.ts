@@ -11,8 +11,8 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, invariantBroken, UnsoundMemory } from '../protocol/errors.ts';
 import { isDueBefore } from '../xccl/due-time.ts';
-import type { ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
-import type { ExpertArithmetic } from './arithmetic.ts';
+import type { Arrived, ArrivedDispatch, DispatchChecks, Exchange, TokenDispatch, Verdict } from '../xccl/exchange.ts';
+import type { ExpertArithmetic, StepGraphs } from './arithmetic.ts';
 import { EXPERT_MASK, expertIn, holdsExpert, layersWithExperts, SLOT_SHIFT } from './expert-slots.ts';
 import { ExpertTimes } from './expert-times.ts';
 import { JoinedBatches } from './joined-batches.ts';
@@ -37,6 +37,8 @@ export class ExpertService {
   readonly #turns: Turns | null;
   /** What it computes together; null beside attention, where each dispatch is computed by itself. */
   readonly batches: JoinedBatches | null;
+  /** Null: nothing is captured. */
+  graphs: Pick<StepGraphs, 'serve'> | null = null;
   /** Received, not computed: in the order in which they came. */
   readonly #waiting: ArrivedDispatch[] = [];
   readonly #waiting_max: number;
@@ -144,7 +146,7 @@ export class ExpertService {
       const reply = this.forward.layout.areas.reply + dispatch.replyOffset;
       if (dispatch.kind === 'tokens') {
         if (!this.holds(dispatch)) return 'refused';
-        this.compute(dispatch, reply, dispatch.pairs, this.#rows.formats);
+        if (!this.#isCaptured(dispatch, reply)) this.compute(dispatch, reply, dispatch.pairs, this.#rows.formats);
       } else {
         assert(this.#projection, `NPU ${this.npu} was asked for columns of an output projection`);
         this.#projection.compute(dispatch, reply);
@@ -156,6 +158,13 @@ export class ExpertService {
       if (error instanceof UnsoundMemory) throw error;
       return 'failed';
     }
+  }
+
+  /** Computed in one call; false: it is to be computed expert by expert, as what is timed, looked at or narrowed in between is, too. */
+  #isCaptured(dispatch: TokenDispatch & Arrived, reply: number): boolean {
+    const { there, back } = this.#rows.formats;
+    const isPlain = there === 'f32' && back === 'f32' && this.forward.guard.weights === null && this.times.begin() < 0;
+    return isPlain && this.graphs?.serve(dispatch, reply, dispatch.pairs) === true;
   }
 
   /** Members of its domains may have moved, or have been given up. */

@@ -1,7 +1,7 @@
 /**
  * Where the captured programs of an NPU lie, with the tables that they need.
  *
- *   starts │ shares │ variables │ slots' table │ slots' programs │ program of a step │ of another shape of it │ … shapes_max │ of a round of drafts │ …
+ *   starts │ shares │ variables │ slots' table │ slots' programs │ program of a step │ of another shape of it │ … shapes_max │ of a round of drafts │ … │ a peer's share
  * @module
  */
 import type { Arena } from '../fabric/arena.ts';
@@ -32,6 +32,8 @@ export type GraphPlace = {
   readonly step_bytes: number;
   /** Programs of rounds of drafts, where layers compute those. */
   readonly rounds: { readonly programs: number; readonly room_bytes: number; readonly rooms: number };
+  /** A share (SHARE) and u32 [own slots][2]: what a peer asks, copied from where it may be written anew. */
+  readonly served: number;
 };
 
 /** Words of a share, as kernels write it. */
@@ -87,5 +89,6 @@ export function layoutGraphs(
     stepPrograms: arena.allocate(shapes_max * step_bytes),
     step_bytes,
     rounds: { programs: arena.allocate(rooms * room_bytes), room_bytes, rooms },
+    served: words(SHARE_WORDS + 2 * each),
   };
 }

@@ -94,6 +94,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
+    this.service.graphs = this.#graphs;
     this.exchange = exchange;
     // Ranks of a group have consecutive numbers.
     this.gather = new AllGather(exchange.endpoint, share.rank, share.tp, (rank) => dieOf(npu - share.rank + rank));

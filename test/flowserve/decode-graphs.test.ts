@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { DecodeGraphs } from '../../src/flowserve/decode-graphs.ts';
+import { SLOT_SHIFT } from '../../src/flowserve/expert-slots.ts';
 import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
 import { instantiateKernels, KERNEL_NAMES, type Kernels, loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
@@ -137,6 +138,51 @@ describe('launches', () => {
     generate(model, alike(3, 6));
     const { layers, moe } = model.plan.config;
     expect(counts.get('runProgram')).toBe(5 * (2 * (layers - moe.denseLayers.length) + 1));
+    // What a peer is asked for is one call too, in prefill as well.
+    const served = model.programs.reduce((sum, { exchange }) => sum + exchange.served, 0);
+    expect(served).toBeGreaterThan(5);
+    expect(counts.get('runExperts')).toBe(served);
+  });
+
+  it('should be none where a table is written anew meanwhile, and says more than there is room for', async () => {
+    const { programs, space, plan } = await loadBareModel(folderOf('tiny-deepseek-v3'), { topology: colocated(2) });
+    const [asker, peer] = programs as [(typeof programs)[0], (typeof programs)[0]];
+    const words = space.wordsOf(asker.forward.layout.base);
+    const { areas, expertSlots, row_bytes } = peer.forward.layout;
+    const layer = plan.config.layers - 1;
+    const [table, rows] = [offsetOf(asker.forward.layout.scratch.segments) >>> 2, offsetOf(asker.forward.layout.scratch.pairRows) >>> 2];
+    const answer = space.bytesAt(areas.reply, 4 * row_bytes);
+    const serve = (...segments: readonly (readonly [slot: number, count: number])[]): boolean | undefined => {
+      words.set([0, 1, 0], rows);
+      words.set(
+        segments.flatMap(([slot, count]) => [(slot << SLOT_SHIFT) | slot, count]),
+        table,
+      );
+      answer.fill(0xff);
+      const dispatch = asker.batches.describe({ npu: 1, firstSegment: 0, segments: segments.length, firstPair: 0, pairs: 3 }, layer);
+      return peer.service.graphs?.serve(dispatch, areas.reply, 3);
+    };
+    const isWritten = (row: number): boolean => answer.subarray(row * row_bytes, (row + 1) * row_bytes).some((byte) => byte !== 0xff);
+    expect(serve([0, 2], [1, 1])).toBe(true);
+    expect([0, 1, 2, 3].map(isWritten)).toEqual([true, true, true, false]);
+    for (const torn of [
+      [
+        [0, 3],
+        [1, 1],
+      ],
+      [
+        [0, 2],
+        [1, -1],
+      ],
+      [
+        [0, 1],
+        [expertSlots.each, 1],
+      ],
+      Array.from({ length: expertSlots.each + 1 }, () => [0, 0] as const),
+    ] as const) {
+      expect(serve(...torn)).toBe(false);
+      expect([0, 1, 2, 3].some(isWritten)).toBe(false);
+    }
   });
 
   it('should be those of both micro-batches, and the head by itself', async () => {
