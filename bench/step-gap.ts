@@ -13,8 +13,8 @@ import { median, printTable, writeResults } from './harness.ts';
 
 const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7);
-/** What runs once a step V8 has optimised after some thousand of them, however long they take: before, the gap is up to twice as long. */
-const WARM_STEPS = Number(process.env['BENCH_WARM_STEPS'] ?? 7_000);
+/** What runs once a step comes to V8's last optimiser after so many of them, however long they take: after a third of it the gap is a quarter longer (docs/performance.md). */
+const WARM_STEPS = Number(process.env['BENCH_WARM_STEPS'] ?? 20_000);
 const GOAL = 0.05;
 
 type Round = { readonly step_us: number; readonly gap_us: number; readonly rate: number };
