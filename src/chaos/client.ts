@@ -11,10 +11,12 @@ import type { ChaosCall } from './fault-plan.ts';
 import { type Answer, optionsOf, promptOf } from './undisturbed.ts';
 
 export type ClientTerms = {
-  /** Goes away when so many chunks have come; −1: stays. */
+  /** Goes away when so many chunks have come, 0: as soon as it has asked; −1: stays. */
   readonly leaves: number;
   /** Turns of the event loop that it takes before it reads on. */
   readonly turns: number;
+  /** It has asked, and its call has an id: it may be made to leave from now on. */
+  readonly onAsked?: (id: string, abort: AbortController) => void;
 };
 
 /** `code`: finished, or the error's. `wrong`: what it was told that it should not have been. */
@@ -36,7 +38,7 @@ export async function playClient(
   pod: Pick<Pod, 'generate'>,
   call: ChaosCall,
   expected: readonly Answer[],
-  { leaves, turns }: ClientTerms,
+  { leaves, turns, onAsked }: ClientTerms,
   isDegraded = false,
 ): Promise<CallReport> {
   const abort = new AbortController();
@@ -46,10 +48,11 @@ export async function playClient(
   const texts = expected.map(() => '');
   const told = expected.map((): Told => ({ tokens: [], isMarked: [], attempts: [], finish: null }));
   let chunks = 0;
-  if (leaves === 0) abort.abort();
   const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
   const generation = pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal });
   if (isDegraded) noteAttempts(generation as LiveGeneration, told);
+  onAsked?.(generation.id, abort);
+  if (leaves === 0) abort.abort();
   const report = (code: string, message = ''): CallReport => ({
     id: generation.id,
     code,

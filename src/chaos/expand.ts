@@ -9,7 +9,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { type Cell, cellsOf, KIND_TERMS, LOSING } from './fault-kinds.ts';
+import { type Cell, cellsOf, LOSING, momentsOf } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawRecovery, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
@@ -219,8 +219,8 @@ const asNamed = (fault: FaultInput): FaultInput =>
   'at' in fault && fault.at !== undefined && 'phase' in fault.at ? { ...fault, at: { ...fault.at, there: false } } : fault;
 
 const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
-  const { phases } = KIND_TERMS[kind];
-  return phases[random.below(phases.length + 2)] ?? 'time';
+  const moments = momentsOf(kind);
+  return moments[random.below(moments.length + 1)] ?? (moments.at(-1) as Cell['phase']);
 };
 
 /** Up to so many milliseconds, or to a tenth of that. */
@@ -325,7 +325,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'clock-skew':
       return { kind, thread: thread(), factor: [0.1, 0.5, 3, 20][draw(4)] as number, at, for_ms: 500 };
     case 'client-gone':
-      return { kind, call: draw(calls), after_chunks: draw(5) };
+      return { kind, call: draw(calls), ...(phase === 'client' ? { after_chunks: draw(5) } : { at }) };
     case 'client-slow':
       return { kind, call: draw(calls), turns: 1 + draw(4) };
     case 'message-delayed': {

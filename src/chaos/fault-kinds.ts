@@ -24,7 +24,7 @@ const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: str
 const STEPPING: readonly Phase[] = ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'];
 const WAITED_FOR = 'what needs it waits until it heals, or is found silent on its worker, given up and succeeded';
 const LEASED = 'another leads when its lease has run out';
-const CLIENTS = 'it is by how much has been read: clients see no phases';
+const READERS = 'it is by how much has been read: clients see no phases';
 
 export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'worker-lost': survived('successors; requests move, and their KV is computed anew'),
@@ -44,8 +44,8 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'link-slow': survived('nothing overtakes, nothing is lost'),
   'link-cut': survived('what is cut off waits in its ring'),
   'clock-skew': survived('no order depends on a clock'),
-  'client-gone': survived('its request is let go of wherever it is', [], CLIENTS),
-  'client-slow': survived('its chunks wait for it', [], CLIENTS),
+  'client-gone': survived('its request is let go of wherever it is'),
+  'client-slow': survived('its chunks wait for it', [], READERS),
   'message-delayed': survived('nothing overtakes, nothing is lost'),
   'message-dropped': survived('sent again'),
   'message-duplicated': survived('told by its number'),
@@ -71,7 +71,11 @@ export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'ex
 /** A kind of fault at a phase; `time`: at any. `any`: it ends no worker, whatever the pod does then. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client'; readonly recovery: Recovery | 'any' };
 
-const isOfClient = (kind: FaultKind): boolean => kind === 'client-gone' || kind === 'client-slow';
+/** A kind's phases, any time, and by how much a client has read. */
+export const momentsOf = (kind: FaultKind): readonly Cell['phase'][] => {
+  if (kind === 'client-slow') return ['client'];
+  return [...KIND_TERMS[kind].phases, 'time', ...(kind === 'client-gone' ? (['client'] as const) : [])];
+};
 
 /** What of a pod's recovery the kind is told apart by. */
 export const recoveryFor = (kind: FaultKind, recovery: Recovery): Cell['recovery'] => (ENDING.includes(kind) ? recovery : 'any');
@@ -79,15 +83,14 @@ export const recoveryFor = (kind: FaultKind, recovery: Recovery): Cell['recovery
 /** What a campaign of these kinds and recoveries tries, in turn. */
 export const cellsOf = (kinds: readonly FaultKind[], tried: readonly Recovery[] = RECOVERIES): Cell[] =>
   kinds.flatMap((kind): Cell[] => {
-    const phases = isOfClient(kind) ? (['client'] as const) : [...KIND_TERMS[kind].phases, 'time' as const];
     const recoveries = ENDING.includes(kind) ? tried : (['any'] as const);
-    return phases.flatMap((phase) =>
+    return momentsOf(kind).flatMap((phase) =>
       recoveries.filter((recovery) => recovery === 'any' || isTriedAt(recovery, phase)).map((recovery) => ({ kind, phase, recovery })),
     );
   });
 
 /** Of the report: when it was to strike. */
 export const phaseOf = (fault: Fault): Phase | 'time' | 'client' => {
-  if (!('at' in fault)) return 'client';
+  if (!('at' in fault) || fault.at === undefined) return 'client';
   return 'phase' in fault.at ? fault.at.phase : 'time';
 };

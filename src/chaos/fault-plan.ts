@@ -29,16 +29,16 @@ export const LIMITS = {
 export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'] as const;
 export type Phase = (typeof PHASES)[number];
 
-const at = z
-  .union([
-    /** Milliseconds of virtual time after the first call. */
-    z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
-    /** When so many events have happened since the first call. */
-    z.strictObject({ event: z.int().min(1) }),
-    /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
-    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
-  ])
-  .default({ ms: 0 });
+const moment = z.union([
+  /** Milliseconds of virtual time after the first call. */
+  z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
+  /** When so many events have happened since the first call. */
+  z.strictObject({ event: z.int().min(1) }),
+  /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
+  z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
+]);
+export type Moment = z.output<typeof moment>;
+const at = moment.default({ ms: 0 });
 const worker = z.int().min(0);
 const npu = z.int().min(0);
 const id = z.int().min(0);
@@ -69,7 +69,13 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: z.number().min(1).max(10_000), at, for_ms }),
   z.strictObject({ kind: z.literal('link-cut'), from: thread, to: thread, both: z.boolean().default(false), at, for_ms }),
   z.strictObject({ kind: z.literal('clock-skew'), thread, factor: z.number().gt(0).max(100), at, for_ms }),
-  z.strictObject({ kind: z.literal('client-gone'), call: z.int().min(0), after_chunks: z.int().min(0).default(0) }),
+  /** When so many chunks have come, 0: as soon as it has asked; or `at` a time, wherever its request is then. */
+  z
+    .strictObject({ kind: z.literal('client-gone'), call: z.int().min(0), after_chunks: z.int().min(0).optional(), at: moment.optional() })
+    .refine((fault) => fault.after_chunks === undefined || fault.at === undefined, {
+      path: ['at'],
+      error: 'a client leaves after_chunks, or at a time: leave one of them out',
+    }),
   z.strictObject({ kind: z.literal('client-slow'), call: z.int().min(0), turns: z.int().min(1).max(64) }),
   z.strictObject({ kind: z.literal('message-delayed'), delay_ms: for_ms, ...messages }),
   z.strictObject({ kind: z.literal('message-dropped'), ...messages }),

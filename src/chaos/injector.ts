@@ -2,21 +2,20 @@
  * Lets the faults of a plan happen to a virtual pod, and knows of each whether it changed anything.
  * @module
  */
-import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
-import { callId } from '../calls.ts';
 import { expertPlaces } from '../flowserve/expert-places.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
-import { type Address, roleOf } from '../protocol/address.ts';
+import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { callOf, requestOfTask } from '../protocol/request-ids.ts';
 import type { Mail } from '../runtime/cast.ts';
 import { CONTROL_THREAD, ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
+import type { CallReport } from './client.ts';
+import { type Clients, callsComputedBy } from './clients.ts';
 import { corrupted } from './corruption.ts';
 import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
-import type { Fault, FaultKind } from './fault-plan.ts';
+import type { Fault, FaultKind, Moment } from './fault-plan.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
@@ -43,7 +42,11 @@ export type FaultReport = {
   readonly effect: number;
   /** Of a step that failed: what whoever held a request says of it, and the calls, by id, that its DP group held then, which may fail with it. */
   readonly failing?: { readonly message: string; readonly calls: readonly string[] };
+  /** Of a client that left: whose call it was, in the plan. */
+  readonly call?: number;
 };
+
+const atOf = (fault: Fault): Moment | undefined => ('at' in fault ? fault.at : undefined);
 
 export const stepFailure = (npu: number): string => `a fault plan let a step of NPU ${npu} fail`;
 
@@ -67,15 +70,16 @@ export class Injector implements Disturbance {
   readonly #faults: readonly Injected[];
   /** How many calls, rebalances and changes of shape. */
   readonly #underWay: () => number;
+  readonly #clients: Clients;
   readonly losses: Losses;
   #events = 0;
   #isHealed = false;
 
-  /** @throws `invalid_request` for a fault of what the pod does not have */
-  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number) {
+  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients) {
     this.#control = control;
     this.#random = random;
     this.#underWay = underWay;
+    this.#clients = clients;
     this.losses = new Losses(control);
     this.#faults = faults.map((fault) => ({
       fault,
@@ -87,7 +91,6 @@ export class Injector implements Disturbance {
       hangsOn: ON_CONTROL,
       end: () => {},
     }));
-    for (const fault of faults) this.#check(fault);
   }
 
   /** From now on the plan counts its time. */
@@ -97,10 +100,10 @@ export class Injector implements Disturbance {
       this.losses.note();
       this.#endHangs(worker);
     };
-    if (this.#faults.some(({ fault }) => 'at' in fault)) host.disturbance = this;
+    if (this.#faults.some(({ fault }) => phaseOf(fault) !== 'client')) host.disturbance = this;
     for (const injected of this.#faults) {
-      const { fault } = injected;
-      if ('at' in fault && 'ms' in fault.at) host.later(fault.at.ms * NS_PER_MS, () => this.#strike(injected));
+      const at = atOf(injected.fault);
+      if (at !== undefined && 'ms' in at) host.later(at.ms * NS_PER_MS, () => this.#strike(injected));
     }
   }
 
@@ -115,15 +118,22 @@ export class Injector implements Disturbance {
     return this.#faults.map(({ fault, hasStruck, effect, failing }) => ({
       ...{ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect },
       ...(fault.kind === 'step-fails' && { failing: { message: stepFailure(fault.npu), calls: [...failing] } }),
+      ...(fault.kind === 'client-gone' && { call: fault.call }),
     }));
   }
 
-  /** A client's fault, which whoever plays the client commits. */
-  commit(index: number, effect: number): void {
-    const injected = this.#faults[index] as Injected;
-    injected.state = 'over';
-    injected.hasStruck = true;
-    injected.effect += effect;
+  /** What clients made of their faults: of those that were to leave or to dawdle by how much they have read, and of those that had to leave. */
+  commit(calls: readonly CallReport[]): void {
+    this.#clients.close();
+    for (const injected of this.#faults) {
+      const { fault } = injected;
+      const call = 'call' in fault ? calls[fault.call] : undefined;
+      if (call === undefined) continue;
+      if (phaseOf(fault) === 'client') injected.hasStruck = true;
+      // Who goes when all has come already changes nothing, and neither does who dawdles over nothing.
+      if (fault.kind === 'client-slow') injected.effect = call.chunks > 1 ? call.chunks : 0;
+      else if (phaseOf(fault) === 'client' || injected.effect > 0) injected.effect = call.code === 'cancelled' ? 1 : 0;
+    }
   }
 
   meet(mail: Mail): void {
@@ -133,23 +143,29 @@ export class Injector implements Disturbance {
     if (mail.message.type === 'STEP_FAILED') this.#noteFailing(mail.to, mail.message.npu);
     for (const injected of this.#faults) {
       const { fault, state } = injected;
-      if (state !== 'waiting' || !('at' in fault) || 'ms' in fault.at) continue;
-      if ('event' in fault.at) {
-        if (this.#events === fault.at.event) this.#strike(injected);
-      } else if (begins(fault.at.phase, mail) && ++injected.seen === fault.at.nth) {
-        if (fault.at.there) injected.fault = struckBy(fault, mail, this.#control.directory);
-        if (strikesBefore(fault.at.phase)) this.#strike(injected);
+      const at = atOf(fault);
+      if (state !== 'waiting' || at === undefined || 'ms' in at) continue;
+      if ('event' in at) {
+        if (this.#events === at.event) this.#strike(injected);
+      } else if (begins(at.phase, mail) && ++injected.seen === at.nth) {
+        if (at.there) injected.fault = this.#metBy(fault, mail);
+        if (strikesBefore(at.phase)) this.#strike(injected);
         else this.#control.host.later(0, () => this.#strike(injected));
       }
     }
   }
 
+  /** The fault, of whom the phase has come to. */
+  #metBy(fault: Fault, mail: Mail): Fault {
+    if (fault.kind !== 'client-gone') return struckBy(fault, mail, this.#control.directory);
+    return { ...fault, call: this.#clients.metBy(mail, this.#control) ?? fault.call };
+  }
+
   /** Whoever its DP group holds when it hears of the step that failed. */
   #noteFailing(group: Address, npu: number): void {
-    const { scheduler } = this.#control.host.cast.contextOf(group) as { scheduler: StepScheduler };
-    const { running } = scheduler.toJSON() as { running: readonly { task: Address }[] };
+    const calls = callsComputedBy(group, this.#control);
     for (const { fault, hasStruck, failing } of this.#faults)
-      if (fault.kind === 'step-fails' && fault.npu === npu && hasStruck) for (const { task } of running) failing.add(callId(callOf(requestOfTask(task))));
+      if (fault.kind === 'step-fails' && fault.npu === npu && hasStruck) for (const call of calls) failing.add(call);
   }
 
   transmit(mail: Mail, delay_ns: number): readonly Copy[] | null {
@@ -289,6 +305,9 @@ export class Injector implements Disturbance {
         this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung);
         break;
       }
+      case 'client-gone':
+        if (this.#clients.leave(fault.call)) injected.effect++;
+        break;
       case 'link-cut':
         this.#hang(
           injected,
@@ -367,29 +386,5 @@ export class Injector implements Disturbance {
 
   #threadOf(actor: Address): number {
     return this.#control.directory.threadOf(actor);
-  }
-
-  #check(fault: Fault): void {
-    const { hosting } = this.#control.plan;
-    const { workers, job_executors, deployment } = hosting;
-    const check = (what: string, value: number | 'control', count: number): void => {
-      if (value !== 'control' && value >= count)
-        throw new MinipodError('invalid_request', `faults: ${fault.kind} names ${what} ${value}, and the pod has ${count}`, { param: 'faults' });
-    };
-    if ('worker' in fault) check('worker', fault.worker, workers);
-    if ('npu' in fault) check('NPU', fault.npu, deployment.npus.length);
-    if ('thread' in fault) check('worker', fault.thread, workers);
-    if ('from' in fault) for (const end of [fault.from, fault.to]) check('worker', end, workers);
-    if ('from' in fault && fault.from === fault.to)
-      throw new MinipodError('invalid_request', `faults: ${fault.kind} is between two threads, and from and to are both ${fault.from}`, { param: 'faults' });
-    const counts = {
-      'dp-group-hangs': deployment.groups.length,
-      'task-executor-hangs': deployment.executors.length,
-      'job-executor-hangs': job_executors,
-      'cluster-manager-hangs': 2,
-    };
-    if ('executor' in fault) check('task executor', fault.executor, deployment.executors.length);
-    if ('expert' in fault) check('expert', fault.expert, this.#control.plan.config.moe.experts);
-    if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
   }
 }

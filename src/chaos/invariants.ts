@@ -36,7 +36,7 @@ export type Circumstances = { readonly silent: number; readonly lacked: boolean 
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
 function explained(
-  { pod, calls, faults }: ChaosPlan,
+  { pod, calls }: ChaosPlan,
   reports: readonly FaultReport[],
   call: number,
   { id, message }: CallReport,
@@ -44,7 +44,7 @@ function explained(
 ): ReadonlySet<string> {
   const effective = (kind: FaultKind): number => reports.filter((report) => report.kind === kind && report.effect > 0).length;
   const codes = new Set(['finished']);
-  if (faults.some((fault, index) => fault.kind === 'client-gone' && fault.call === call && (reports[index]?.effect ?? 0) > 0)) codes.add('cancelled');
+  if (reports.some(({ kind, effect, call: left }) => kind === 'client-gone' && effect > 0 && left === call)) codes.add('cancelled');
   // What was lent of a step that memory went bad under is lost with it.
   const losses = [...LOSING, 'kv-bit-flip' as const].reduce((sum, kind) => sum + effective(kind), silent);
   // Of two steps of one NPU that failed either may have been the call's.

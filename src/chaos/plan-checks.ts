@@ -6,16 +6,17 @@
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { shapeAskedFor } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
+import { type Address, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { CallReport } from './client.ts';
-import type { ChaosPlan } from './fault-plan.ts';
+import type { ChaosPlan, Fault } from './fault-plan.ts';
 import { optionsOf, promptOf, type Undisturbed } from './undisturbed.ts';
 
 const refuse = (param: 'calls' | 'shapes' | 'rebalances' | 'faults', why: string): MinipodError =>
   new MinipodError('invalid_request', `${param}: ${why}`, { param });
 
 /** @throws `invalid_request` for what the pod cannot do, whoever is lost */
-export function checkPlan({ pod, calls, shapes = [], rebalances = [], faults }: ChaosPlan, { hosting, options }: AnyPodPlan): void {
+export function checkPlan({ pod, calls, shapes = [], rebalances = [], faults }: ChaosPlan, { hosting, options, config }: AnyPodPlan): void {
   const { deployment, scaled } = hosting;
   const nodes = options.expert_balancing?.nodes ?? 1;
   for (const [index, { ms: _, ...shape }] of shapes.entries())
@@ -26,12 +27,33 @@ export function checkPlan({ pod, calls, shapes = [], rebalances = [], faults }: 
     }
   if (rebalances.length > 0 && options.expert_balancing === undefined)
     throw refuse('rebalances', 'experts of this pod stay where they are: give it expert_balancing');
-  for (const fault of faults)
-    if ('call' in fault && fault.call >= calls.length) throw refuse('faults', `${fault.kind} names call ${fault.call}, and the plan has ${calls.length}`);
+  for (const fault of faults) checkFault(fault, calls.length, hosting, config.moe.experts);
   // Which tokens of a request count is not told where it goes on from what was computed without some experts.
   const penalised = calls.findIndex(({ frequency_penalty = 0 }) => frequency_penalty !== 0);
   if (pod['degraded'] === true && penalised >= 0)
     throw refuse('calls', `${penalised}: frequency_penalty cannot be judged in a pod that does without experts (degraded): leave one of them out`);
+}
+
+/** @throws `invalid_request` for a fault of what the pod, or the plan, does not have */
+function checkFault(fault: Fault, calls: number, { workers, job_executors, deployment }: AnyPodPlan['hosting'], experts: number): void {
+  const check = (what: string, value: number | 'control', count: number, whose = 'the pod'): void => {
+    if (value !== 'control' && value >= count) throw refuse('faults', `${fault.kind} names ${what} ${value}, and ${whose} has ${count}`);
+  };
+  if ('call' in fault) check('call', fault.call, calls, 'the plan');
+  if ('worker' in fault) check('worker', fault.worker, workers);
+  if ('npu' in fault) check('NPU', fault.npu, deployment.npus.length);
+  if ('thread' in fault) check('worker', fault.thread, workers);
+  if ('from' in fault) for (const end of [fault.from, fault.to]) check('worker', end, workers);
+  if ('from' in fault && fault.from === fault.to) throw refuse('faults', `${fault.kind} is between two threads, and from and to are both ${fault.from}`);
+  const counts = {
+    'dp-group-hangs': deployment.groups.length,
+    'task-executor-hangs': deployment.executors.length,
+    'job-executor-hangs': job_executors,
+    'cluster-manager-hangs': 2,
+  };
+  if ('executor' in fault) check('task executor', fault.executor, deployment.executors.length);
+  if ('expert' in fault) check('expert', fault.expert, experts);
+  if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
 }
 
 /** Who was refused for what he asked: is he where nothing goes wrong, too? @throws `invalid_request` if so, with the reason */

@@ -18,6 +18,7 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
 import { Arrivals } from './arrivals.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
+import { Clients } from './clients.ts';
 import { deadLoops } from './dead-loops.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
@@ -95,7 +96,8 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const rebalance = (): Promise<unknown> => control.rebalances.ask(control.plan, true, (to, message) => host.send(to, 'control/0', message));
   const born = host.cast.addresses;
   const began_ns = host.now_ns;
-  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control));
+  const clients = new Clients();
+  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control), clients);
   const progress = progressOf(options);
   const answers = await Promise.all([...plan.calls, ...progress].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
@@ -115,10 +117,10 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   injector.begin();
   for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
   for (const { ms } of plan.rebalances ?? []) host.later(ms * 1e6, () => rebalance().catch(noteFailure));
-  const calls = await ask(plan.calls, 0, (call) => termsOf(plan, call));
+  const calls = await ask(plan.calls, 0, (call) => ({ ...termsOf(plan, call), onAsked: (id, abort) => clients.enter(call, id, abort) }));
   await checkRefused(plan, { ...options, record: undefined }, calls, undisturbed);
   const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
-  commitClients(plan, injector, calls);
+  injector.commit(calls);
   // What hangs does so to its end: who takes its place may only find out now.
   if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
@@ -179,19 +181,9 @@ const afterHealing = (index: number, { code, message, wrong }: CallReport): Viol
 });
 
 function termsOf({ faults }: ChaosPlan, call: number): ClientTerms {
-  const gone = faults.find((fault) => fault.kind === 'client-gone' && fault.call === call);
+  const gone = faults.find((fault) => fault.kind === 'client-gone' && fault.at === undefined && fault.call === call);
   const slow = faults.find((fault) => fault.kind === 'client-slow' && fault.call === call);
-  return { leaves: gone?.kind === 'client-gone' ? gone.after_chunks : -1, turns: slow?.kind === 'client-slow' ? slow.turns : 0 };
-}
-
-function commitClients({ faults }: ChaosPlan, injector: Injector, calls: readonly CallReport[]): void {
-  for (const [index, fault] of faults.entries()) {
-    const call = 'call' in fault ? calls[fault.call] : undefined;
-    if (call === undefined) continue;
-    // Who goes when all has come already changes nothing, and neither does who dawdles over nothing.
-    if (fault.kind === 'client-gone') injector.commit(index, call.code === 'cancelled' ? 1 : 0);
-    if (fault.kind === 'client-slow') injector.commit(index, call.chunks > 1 ? call.chunks : 0);
-  }
+  return { leaves: gone?.kind === 'client-gone' ? (gone.after_chunks ?? 0) : -1, turns: slow?.kind === 'client-slow' ? slow.turns : 0 };
 }
 
 /** A pod that has failed stands still. */

@@ -7,7 +7,9 @@ import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { stepFailure } from '../../src/chaos/injector.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
+import { type RunReport, runPlan } from '../../src/chaos/run.ts';
 import { struckBy } from '../../src/chaos/struck-part.ts';
+import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
@@ -86,6 +88,9 @@ describe('a fault', () => {
       { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } },
     ],
     [SPLIT, { kind: 'client-gone', call: 2, after_chunks: 2 }],
+    [SPLIT, { kind: 'client-gone', call: 1, at: { phase: 'prefill' } }],
+    [SPLIT, { kind: 'client-gone', call: 1, at: { phase: 'kv-transfer', there: true } }],
+    [SPLIT, { kind: 'client-gone', call: 0, at: { ms: 0.05 } }],
     [SPLIT, { kind: 'client-slow', call: 0, turns: 3 }],
   ])('should be survived, and have changed something: %o %o', async (pod, fault) => {
     const report = await chaos.run(plan(pod, fault));
@@ -103,12 +108,36 @@ describe('a fault', () => {
         { kind: 'worker-lost', worker: 0, at: { phase: 'rebalance' } },
         { kind: 'worker-lost', worker: 0, at: { phase: 'decode', nth: 99 } },
         { kind: 'client-gone', call: 0, after_chunks: 99 },
+        { kind: 'client-gone', call: 1, at: { ms: 900 } },
       ),
     );
     expect(verdict).toBe('held');
-    expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0]);
+    expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0, 0]);
     // Steps decode, but not so many.
-    expect(faults.map(({ struck }) => struck)).toEqual([false, false, true]);
+    expect(faults.map(({ struck }) => struck)).toEqual([false, false, true, true]);
+  });
+
+  it.each<[string, Partial<FaultInput>]>([
+    ['as soon as it has asked', { after_chunks: 0 }],
+    ['while it is asked whether it is let in', { at: { phase: 'admission' } }],
+  ])('of a client that leaves %s should meet its request before it is let in, and what admission then leaks be found', async (_, when) => {
+    await using undisturbed = new Undisturbed();
+    const met: string[] = [];
+    const asked = parsePlan({ ...plan(SPLIT, { kind: 'client-gone', call: 0, ...when } as FaultInput), calls: [CALLS[0] as object] });
+    const run = (leaks: boolean): Promise<RunReport> =>
+      runPlan(asked, undisturbed, {
+        plant: ({ host }) => {
+          host.hold(({ to, message }) => {
+            if (to.startsWith('request/') && message.type === 'CANCEL') met.push(host.cast.stateOf(to) as string);
+            return leaks && message.type === 'LEAVE' && met.length > 0;
+          });
+        },
+      });
+    const { violations, faults } = await run(false);
+    expect(violations).toEqual([]);
+    expect(faults).toMatchObject([{ struck: true, effect: 1, call: 0 }]);
+    expect(met).toEqual(['received']);
+    expect((await run(true)).violations).toMatchObject([{ verdict: 'wrong result', what: expect.stringContaining('admission counts') }]);
   });
 
   it('of KV that two sequences of a step share should be found, though one of them writes in its block', async () => {
