@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
-import { OF_DECISIONS, WITHOUT_THREADS } from './test/on-one-runtime.ts';
+import { ON_ONE_RUNTIME } from './test/on-one-runtime.ts';
 
 // What V8 made of the sources last time, for Node's forks, the threads of their pods and the commands that they run: a third of a pod's start.
 process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
@@ -17,7 +17,7 @@ const isDeno = 'Deno' in globalThis;
 const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak', 'system/crowd', 'api/serve'].map((name) => `test/${name}.test.ts`);
 /** About npm and what it packs; and what starts both runtimes itself. */
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
-const left = isDeno ? [...WITHOUT_THREADS, ...OF_DECISIONS].map((path) => (path.endsWith('/') ? `${path}**` : path)) : [];
+const left = isDeno ? ON_ONE_RUNTIME.map((path) => (path.endsWith('/') ? `${path}**` : path)) : [];
 
 /** Short files that take long. In a fresh clone, where nobody knows yet how long a file takes, vitest begins with large ones: one of these was the last, alone. */
 const LONG = ['chaos/live', 'trace/mutation', 'examples/examples', 'xccl/exchange-threads', 'fabric/stress'].map((name) => `/test/${name}.test.ts`);

@@ -1,7 +1,7 @@
 /** Before each file: whoever starts a thread or a process in a test that is said to start none (on-one-runtime.ts) is told that it belongs elsewhere. */
 import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { afterAll, beforeAll, expect } from 'vitest';
-import { WITHOUT_THREADS } from './on-one-runtime.ts';
+import { ON_ONE_RUNTIME } from './on-one-runtime.ts';
 
 const builtin = createRequire(import.meta.url);
 /** What begins a process. */
@@ -12,12 +12,12 @@ const { Worker } = threads;
 const own = { ...processes };
 
 function refuse(): never {
-  throw new Error('a test that starts threads or processes is none of WITHOUT_THREADS in test/on-one-runtime.ts');
+  throw new Error('a test that starts threads or processes is none of ON_ONE_RUNTIME in test/on-one-runtime.ts');
 }
 
 beforeAll(() => {
   const path = expect.getState().testPath ?? '';
-  if (!WITHOUT_THREADS.some((listed) => path.includes(`/${listed}`))) return;
+  if (!ON_ONE_RUNTIME.some((listed) => path.includes(`/${listed}`))) return;
   threads.Worker = refuse;
   for (const begin of BEGIN) processes[begin] = refuse;
   syncBuiltinESMExports();
