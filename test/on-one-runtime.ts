@@ -1,7 +1,7 @@
 /**
- * What runs on Node alone, files and folders (by a slash at their end): machines, policies, tables, texts, and pods on a virtual clock that compute hashes. They start no thread and no process (see one-thread.ts), wait for no atomic,
- * serve no socket and run no kernel, so all of them is JavaScript that V8 runs on both. Where virtual runs could differ all the same, both runtimes run
- * test/system/virtual.test.ts: one seed's trace there has one hash, whichever it is.
+ * What runs on Node alone, files and folders (by a slash at their end): machines, policies, tables, texts, and pods on a virtual clock that compute hashes.
+ * They start no thread and no process (see one-thread.ts), wait for no atomic, serve no socket and run no kernel, so all of them is JavaScript that V8 runs on both.
+ * Where virtual runs could differ all the same, both runtimes run test/system/virtual.test.ts: one seed's trace there has one hash, whichever it is.
  * @module
  */
 export const ON_ONE_RUNTIME: readonly string[] = [
