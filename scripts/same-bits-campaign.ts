@@ -105,7 +105,7 @@ function planOf(seed: number, isLive: boolean): Plan {
   // Last, so that a seed's other draws are what they were.
   const fabric: PodOptions = {
     ...(topology.length > 1 && { kv_fabric: pick(below, 'memory', 'tcp') }),
-    ...(below(2) === 0 && beginning > 1 && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
+    ...(below(2) === 0 && beginning > 1 && pod.prefix_caching !== false && { prefix_sharing: true, link_bytes_per_s: 1e12 }),
   };
   const drafts = { num_speculative_tokens: 1 + below(6), prompt_lookup_min: 1, prompt_lookup_max: 1 + below(4), adaptive: below(2) === 0 };
   const drafting: PodOptions = below(2) === 0 ? { speculative_config: { method: 'ngram', ...drafts } } : {};
