@@ -27,7 +27,7 @@ import { askForProgress, Heartbeats, nextBeat, sendsOf } from './policies/heartb
 const QUESTIONS = 2;
 /** Longer than any pause of a thread that is well; who leads renews it three times as often. */
 export const LEASE_MS = 3_000;
-const RENEWAL_MS = LEASE_MS / 3;
+export const RENEWAL_MS = LEASE_MS / 3;
 
 /** Beats that follow what the frontend says of requests; while they come it says so again in less time (flowserve/frontend-process.ts). */
 const BEATS_WITH_REQUESTS = 10;

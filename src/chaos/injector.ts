@@ -16,6 +16,7 @@ import { corrupted } from './corruption.ts';
 import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind, Moment } from './fault-plan.ts';
+import { Hangs } from './hangs.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
@@ -72,6 +73,9 @@ export class Injector implements Disturbance {
   readonly #underWay: () => number;
   readonly #clients: Clients;
   readonly losses: Losses;
+  readonly hangs: Hangs;
+  /** The longest step that somebody was slow at. */
+  slowest_ms = 0;
   #events = 0;
   #isHealed = false;
 
@@ -81,6 +85,7 @@ export class Injector implements Disturbance {
     this.#underWay = underWay;
     this.#clients = clients;
     this.losses = new Losses(control);
+    this.hangs = new Hangs(control);
     this.#faults = faults.map((fault) => ({
       fault,
       state: 'waiting',
@@ -198,6 +203,7 @@ export class Injector implements Disturbance {
       injected.effect++;
       takes_ns *= fault.kind === 'npu-slow' ? fault.factor : 1 + (this.#random.below(1_000) / 1_000) * (fault.factor - 1);
     }
+    if (takes_ns > duration_ns) this.slowest_ms = Math.max(this.slowest_ms, takes_ns / NS_PER_MS);
     return Math.ceil(takes_ns);
   }
 
@@ -350,23 +356,12 @@ export class Injector implements Disturbance {
     };
   }
 
-  /** `isDeaf`: who hangs or is cut off has to hear of losses before anybody succeeds the lost. */
   #hang(injected: Injected, npus: readonly number[], isDeaf: boolean, isHeld: (mail: Mail) => boolean): void {
-    const { host, npus: machine, workers } = this.#control;
-    const release = host.hold(isHeld);
-    const goOn = npus.length === 0 ? null : machine.hang(npus);
-    const hear = isDeaf ? workers.deafen() : null;
-    injected.end = () => {
-      injected.effect += release();
-      const goOnNow = (): void => {
-        injected.effect += goOn?.() ?? 0;
-      };
-      // Who comes back finds his mail, and what peers have asked of his NPUs: which he sees to first is chance.
-      const after_ns = this.#isHealed ? 0 : this.#random.below(2) * this.#random.below(MAIL_FIRST_NS);
-      if (after_ns === 0) goOnNow();
-      else this.#control.host.later(after_ns, goOnNow);
-      hear?.();
-    };
+    const end = this.hangs.begin({ fault: this.#faults.indexOf(injected), worker: injected.hangsOn, npus, isDeaf, isHeld }, (effect) => {
+      injected.effect += effect;
+    });
+    // Who comes back finds his mail, and what peers have asked of his NPUs: which he sees to first is chance.
+    injected.end = () => end(this.#isHealed ? 0 : this.#random.below(2) * this.#random.below(MAIL_FIRST_NS));
   }
 
   /** Until its successor begins. */

@@ -17,12 +17,14 @@ import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
 import { Arrivals } from './arrivals.ts';
+import { CallTimes } from './call-times.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { Clients } from './clients.ts';
 import { deadLoops } from './dead-loops.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
+import { lateEnds, unfoundHangs } from './lateness.ts';
 import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
 import { checkPlan, checkRefused } from './plan-checks.ts';
 import { isRefusedForLoss } from './shape-refusals.ts';
@@ -76,11 +78,14 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const violations: Violation[] = [];
   let events = 0;
   const arrivals = new Arrivals(pod, host);
+  const times = new CallTimes(control);
   const step = control.step.bind(control);
   control.step = () => {
     try {
       if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
-      return step();
+      const isOn = step();
+      times.look();
+      return isOn;
     } catch (error) {
       arrivals.hurry();
       throw error;
@@ -131,6 +136,8 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   for (const [index, call] of calls.entries())
     violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: losses.hasLacked(plan.calls[index]?.data_parallel_rank) }));
   violations.push(...(await wrongOf(plan.calls, calls)));
+  const taken = calls.map(({ id }) => ({ span: times.spanOf(id), isUnwatched: times.isUnwatched(id) }));
+  if (isAlive(calls)) violations.push(...unfoundHangs(plan, faults, injector.hangs.ended, taken), ...lateEnds(plan, faults, taken, injector.slowest_ms));
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {
     const again = await ask(progress, plan.calls.length, () => STAYS);

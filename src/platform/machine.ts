@@ -69,6 +69,7 @@ export class MachineNpus {
   readonly #hanging = new Map<number, number>();
   /** By NPU: how much it was given to compute so far. */
   readonly #progress: number[];
+  readonly #steps: number[];
   /** By NPU: what it said of itself last. */
   readonly #said: NpuReport[];
   readonly #deployment: Deployment;
@@ -86,6 +87,7 @@ export class MachineNpus {
     this.#ports = ports;
     this.#deployment = plan.hosting.deployment;
     this.#progress = plan.hosting.deployment.npus.map(() => 0);
+    this.#steps = plan.hosting.deployment.npus.map(() => 0);
     this.#said = plan.hosting.deployment.npus.map((place) => unheardReport(place, plan.options.kv_blocks));
     this.#areas = plan.dies.map((_, die) => areasOfDie(plan, die));
     this.#workers = Array.from({ length: plan.hosting.workers }, (_, worker) => this.#npusOf(worker));
@@ -286,16 +288,18 @@ export class MachineNpus {
     return { ...plan, entries: plan.entries.map((entry) => ({ ...entry, tokens: [...entry.tokens, ...new Array<number>(entry.drafts).fill(0)] })) };
   }
 
-  /** Differs from what it was: the NPU, or the DP group's first one, has got on with its work. Others do none. */
+  /** Differs from what it was: the NPU has got on with its work, or the DP group has had its first one begin a step. Others do none. */
   progressOf(member: Address): number {
     if (roleOf(member) === 'npu') return this.#progress[idOf(member)] as number;
-    return roleOf(member) === 'dp-group' ? (this.#progress[this.#firstOf(idOf(member))] as number) : 0;
+    return roleOf(member) === 'dp-group' ? (this.#steps[this.#firstOf(idOf(member))] as number) : 0;
   }
 
   /** Performs NPUs' work, to its end unless it waits for other ranks; what comes of it goes to the host's `complete`. */
   launch(launches: readonly Launch[]): void {
     for (const { npu, work, cause } of launches) {
       this.#progress[idOf(npu)] = this.progressOf(npu) + 1;
+      // What the expert map has its NPU do says nothing of a group that hangs.
+      if (work.kind === 'step') this.#steps[idOf(npu)] = (this.#steps[idOf(npu)] as number) + 1;
       this.#theHostOf(idOf(npu)).launch(npu, work, cause);
     }
     for (const [worker, npus] of this.#workers.entries()) this.#tried(worker, () => npus?.weights.scrub(false), false);

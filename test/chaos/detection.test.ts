@@ -54,6 +54,12 @@ describe.each(Object.entries(HANGS))('%s', (_, [pod, faults]) => {
   });
 });
 
+it('a DP group that hangs is given up though the expert map goes on asking its NPU for loads', async () => {
+  const pod = { topology: 'colocated:dp=2', workers: 2, expert_balancing: { redundant_slots: 6, period_ms: 10, windows: 1 } };
+  const { violations, given_up } = await run(pod, { kind: 'dp-group-hangs', id: 1 }, 500, { phase: 'dispatch' });
+  expect([violations, given_up]).toEqual([[], 1]);
+});
+
 it('who hangs and has nothing to do is found while others have', async () => {
   const { violations, faults, given_up } = await chaos.run({
     pod: { topology: 'pd:prefill=1,decode=1', workers: 2 },

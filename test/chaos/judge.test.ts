@@ -1,8 +1,11 @@
-/** What is judged is judged right: what is promised to go wrong is no violation. */
+/** What is judged is judged right: what is promised to go wrong is no violation, and what comes later than it may is one. */
 import { describe, expect, it } from 'vitest';
 import { parsePlan } from '../../src/chaos/fault-plan.ts';
-import { type CallReport, chaos, type FaultInput } from '../../src/chaos/index.ts';
+import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
+import { lateEnds } from '../../src/chaos/lateness.ts';
+import { type RunOptions, runPlan } from '../../src/chaos/run.ts';
+import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 
 const TWO_GROUPS = { topology: 'colocated:dp=2', workers: 2 };
 
@@ -27,5 +30,67 @@ describe('rows that go bad again and again', () => {
       return violationsOfCall(plan, effective, 0, report).length;
     };
     expect([violations(8), violations(9)]).toEqual([1, 0]);
+  });
+});
+
+const run = async (plan: ChaosPlanInput, plant: NonNullable<RunOptions['plant']>) => {
+  await using undisturbed = new Undisturbed();
+  return await runPlan(parsePlan(plan), undisturbed, { plant });
+};
+
+describe('who hangs for a minute and is not given up', () => {
+  const hang = (fault: object): ChaosPlanInput => ({
+    pod: { ...TWO_GROUPS, job_executors: 2 },
+    calls: [1, 2, 3, 4].map((key) => ({ key, prompt_tokens: 17, max_tokens: 9 })),
+    faults: [{ at: { phase: 'dispatch' }, for_ms: 60_000, ...fault } as FaultInput],
+  });
+
+  it.each([
+    { kind: 'worker-hangs', worker: 1 },
+    { kind: 'npu-hangs', npu: 1 },
+    { kind: 'dp-group-hangs', id: 1 },
+    { kind: 'job-executor-hangs', id: 1, at: { phase: 'admission' } },
+  ])('should be lost progress, though all calls end at last: %o', async (fault) => {
+    const { verdict, calls, given_up } = await run(hang(fault), ({ workers }) => {
+      workers.suspicions.hear = () => {};
+    });
+    expect([verdict, given_up, new Set(calls.map(({ code }) => code))]).toEqual(['lost progress', 0, new Set(['finished'])]);
+  });
+
+  it('should be none of it where nobody could have told, since whoever asks hangs as long', async () => {
+    const { faults = [], ...plan } = hang({ kind: 'worker-hangs', worker: 1 });
+    const asker: FaultInput = { kind: 'task-executor-hangs', id: 0, at: { phase: 'dispatch' }, for_ms: 60_000 };
+    const { violations } = await chaos.run({ ...plan, faults: [...faults, asker] });
+    expect(violations).toEqual([]);
+  });
+});
+
+describe('a call with a deadline', () => {
+  const late: ChaosPlanInput = {
+    pod: { ...TWO_GROUPS, job_executors: 3 },
+    calls: Array.from({ length: 6 }, (_, key) => ({ key, prompt_tokens: 40, max_tokens: 24, deadline_ms: 50 })),
+    faults: [{ kind: 'controllers-lost', worker: 0, at: { phase: 'decode', nth: 2 } }],
+  };
+
+  it('that goes on elsewhere without a timer should be lost progress, whether or not it ends in time', async () => {
+    const { verdict, violations } = await run(late, ({ host }) => {
+      const hasTimer = host.hasTimer.bind(host);
+      host.hasTimer = (owner, id) => id !== 'deadline' && hasTimer(owner, id);
+    });
+    expect([verdict, violations[0]?.what]).toEqual(['lost progress', expect.stringMatching(/went on as another request without a timer/)]);
+    expect((await chaos.run(late)).violations).toEqual([]);
+  });
+
+  it('should have ended soon after it, and what holds it up may make it so much longer', () => {
+    const cut = { kind: 'link-cut' as const, from: 0, to: 1, both: true, at: { ms: 0 }, for_ms: 200 };
+    const skew = { kind: 'clock-skew' as const, thread: 0, factor: 3, at: { ms: 0 }, for_ms: 500 };
+    const violations = (until_ms: number, faults: FaultInput[], struck = true, slowest_ms = 0): number => {
+      const span = { since_ms: 10, until_ms };
+      const reports = faults.map(() => ({ struck }));
+      return lateEnds(parsePlan({ calls: [{ deadline_ms: 50 }], faults }), reports, [{ span, isUnwatched: false }], slowest_ms).length;
+    };
+    expect([violations(62, []), violations(100, []), violations(Number.POSITIVE_INFINITY, [])]).toEqual([0, 1, 1]);
+    expect([violations(270, [cut]), violations(270, [cut], false), violations(300, [cut]), violations(300, [cut], true, 20)]).toEqual([0, 1, 1, 0]);
+    expect([violations(162, [skew]), violations(200, [skew])]).toEqual([0, 1]);
   });
 });

@@ -1,0 +1,61 @@
+/** Parts that hear nothing and do nothing for a while, and for how long each has kept others waiting. @module */
+import type { VirtualControl } from '../platform/virtual-control.ts';
+import type { Mail } from '../runtime/cast.ts';
+import { ON_CONTROL } from '../runtime/directory.ts';
+import type { Span } from './call-times.ts';
+
+const NS_PER_MS = 1_000_000;
+
+/** `fault`: its index in the plan. `span`: from the first message that it did not hear. `asked_ms`: when it was asked first whether it lives. `isFound`: it ended with its worker. */
+export type Hang = {
+  readonly fault: number;
+  readonly worker: number;
+  readonly span: Span | null;
+  readonly asked_ms: number | null;
+  readonly isFound: boolean;
+};
+
+/**
+ * What hangs: the NPUs that compute nothing, and whose mail is not heard. `isDeaf`: it has to hear of losses before anybody succeeds the lost. `worker`: that it ends with.
+ */
+export type HangTerms = {
+  readonly fault: number;
+  readonly worker: number;
+  readonly npus: readonly number[];
+  readonly isDeaf: boolean;
+  readonly isHeld: (mail: Mail) => boolean;
+};
+
+export class Hangs {
+  readonly #control: VirtualControl;
+  readonly ended: Hang[] = [];
+
+  constructor(control: VirtualControl) {
+    this.#control = control;
+  }
+
+  /** Until the function is called that it returns: its mail is heard then, and `after_ns` later NPUs go on. What was held up by it is told to `note`. */
+  begin({ fault, worker, npus, isDeaf, isHeld }: HangTerms, note: (effect: number) => void): (after_ns: number) => void {
+    const { host, npus: machine, workers } = this.#control;
+    let since_ms: number | null = null;
+    let asked_ms: number | null = null;
+    const release = host.hold((mail) => {
+      if (!isHeld(mail)) return false;
+      since_ms ??= host.now_ns / NS_PER_MS;
+      if (mail.message.type === 'PING') asked_ms ??= host.now_ns / NS_PER_MS;
+      return true;
+    });
+    const goOn = npus.length === 0 ? null : machine.hang(npus);
+    const hear = isDeaf ? workers.deafen() : null;
+    return (after_ns) => {
+      const isFound = worker !== ON_CONTROL && workers.isLost(worker);
+      const span = since_ms === null ? null : { since_ms, until_ms: host.now_ns / NS_PER_MS };
+      this.ended.push({ fault, worker, span, asked_ms, isFound });
+      note(release());
+      const goOnNow = (): void => note(goOn?.() ?? 0);
+      if (after_ns === 0) goOnNow();
+      else host.later(after_ns, goOnNow);
+      hear?.();
+    };
+  }
+}

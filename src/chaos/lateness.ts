@@ -1,0 +1,83 @@
+/**
+ * What comes, but later than it may: a part that hangs and is not given up while calls wait, and a call that goes on after its own deadline. Both have a bound, from the
+ * constants of heartbeats, and what else was broken meanwhile may have held up either for as long as that lasted.
+ * @module
+ */
+import { RENEWAL_MS } from '../../actors/cluster-manager.ts';
+import { BEAT_MS, SILENCE_MS_MAX } from '../../actors/policies/heartbeats.ts';
+import { ON_CONTROL } from '../runtime/directory.ts';
+import type { Span } from './call-times.ts';
+import type { ChaosPlan, Fault, FaultKind } from './fault-plan.ts';
+import type { Hang } from './hangs.ts';
+import type { FaultReport } from './injector.ts';
+import type { Violation } from './invariants.ts';
+
+/** Whoever asks them tells the host, which can give their workers up: of a leader that hangs the lease runs out instead. */
+const ASKED: ReadonlySet<FaultKind> = new Set(['worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs']);
+/** From the first question that is not answered. Looks come twice a beat, so they come to more than is borne within a beat. */
+const FOUND_MS = SILENCE_MS_MAX + BEAT_MS;
+/** From whatever it did not hear first to that question: a task executor begins to ask when it is asked itself, at the latest. */
+const ASKED_MS = 2 * BEAT_MS;
+/** A frame that is lost again and again is sent again for so long, before its link is given up. */
+const RESENT_MS = 250;
+/** Of a call whose time is over, with steps that take microseconds. */
+const ENDED_MS = 20;
+
+/** For how long it can hold up others. What is lost is told of at once, and nobody who is to hear of an end waits for a successor. */
+function delayOf(fault: Fault): number {
+  switch (fault.kind) {
+    case 'npu-slow':
+    case 'npu-jitter':
+    case 'clock-skew':
+      return 0;
+    case 'message-delayed':
+    case 'message-reordered':
+      return fault.for_ms + fault.delay_ms;
+    case 'message-dropped':
+    case 'message-corrupted':
+      return fault.for_ms + RESENT_MS;
+    default:
+      return 'for_ms' in fault ? fault.for_ms : 0;
+  }
+}
+
+/** What takes `ms` where nothing is broken, while these are. */
+const atMost = (ms: number, broken: readonly Fault[]): number =>
+  ms * broken.reduce((factor, fault) => (fault.kind === 'clock-skew' ? factor * Math.max(1, fault.factor) : factor), 1) +
+  broken.reduce((sum, fault) => sum + delayOf(fault), 0);
+
+const overlap = (one: Span, other: Span): number => Math.min(one.until_ms, other.until_ms) - Math.max(one.since_ms, other.since_ms);
+
+type Struck = Pick<FaultReport, 'struck'>;
+
+/** How a call took its time. `isUnwatched`: once it was on its way without anything that would have ended it. */
+export type Taken = { readonly span: Span | null; readonly isUnwatched: boolean };
+
+/** Hangs that outlasted what finding them takes, though a call was open all the time. */
+export function unfoundHangs({ faults }: ChaosPlan, reports: readonly Struck[], hangs: readonly Hang[], calls: readonly Pick<Taken, 'span'>[]): Violation[] {
+  return hangs.flatMap(({ fault: index, worker, span, asked_ms, isFound }): Violation[] => {
+    const fault = faults[index] as Fault;
+    if (!ASKED.has(fault.kind) || worker === ON_CONTROL || isFound || span === null) return [];
+    const untilAsked_ms = Math.min((asked_ms ?? span.until_ms) - span.since_ms, fault.kind === 'job-executor-hangs' ? RENEWAL_MS : ASKED_MS);
+    const others = faults.filter((_, other) => other !== index && reports[other]?.struck === true);
+    const bound_ms = atMost(untilAsked_ms + FOUND_MS, others);
+    const waited_ms = Math.max(0, ...calls.map((call) => (call.span === null ? 0 : overlap(call.span, span))));
+    if (waited_ms <= bound_ms) return [];
+    const what = `${fault.kind}, fault ${index}: nobody gave it up while a call was open for ${waited_ms} ms; ${bound_ms} ms are enough`;
+    return [{ verdict: 'lost progress', what }];
+  });
+}
+
+/** Calls that ended later than they were to, or would have. `slowest_ms`: the longest step, which one that is let go of waits for, and for the one behind it. */
+export function lateEnds({ calls, faults }: ChaosPlan, reports: readonly Struck[], taken: readonly Taken[], slowest_ms: number): Violation[] {
+  const broken = faults.filter((_, index) => reports[index]?.struck === true);
+  return calls.flatMap(({ deadline_ms }, index): Violation[] => {
+    const { span, isUnwatched } = taken[index] as Taken;
+    if (deadline_ms === undefined || span === null) return [];
+    const late = (how: string): Violation[] => [{ verdict: 'lost progress', what: `call ${index} was to take ${deadline_ms} ms at most, and ${how}` }];
+    if (isUnwatched) return late('went on as another request without a timer that would end it');
+    const took_ms = span.until_ms - span.since_ms;
+    const bound_ms = atMost(deadline_ms, broken) + 2 * slowest_ms + ENDED_MS;
+    return took_ms > bound_ms ? late(`took ${took_ms}; ${bound_ms} are enough`) : [];
+  });
+}
