@@ -170,7 +170,7 @@ const podOptions = z.strictObject({
   data_parallel_size: z.int().min(1).max(LIMITS.npus_max).optional(),
   /** Threads that host the NPUs. Never more than NPUs. Default: 1. */
   workers: z.int().min(1).max(LIMITS.workers_max).default(1),
-  /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length, of NPUs with attention and of those with experts only. */
+  /** The worker of each NPU, in order. Default: contiguous runs of nearly equal length, of NPUs with attention and, from the last worker on, of those with experts only. */
   npu_workers: z.array(z.int().min(0)).optional(),
   /** Memory kept for successors of workers that hang and cannot be stopped, one worker's NPUs each. Node stops any thread; Deno does not stop one that runs. */
   spare_workers: z.int().min(0).max(LIMITS.spare_workers_max).default(0),

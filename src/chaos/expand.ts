@@ -9,7 +9,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { type Cell, cellsOf, LOSING, momentsOf } from './fault-kinds.ts';
+import { type Cell, cellsOf, isOfSameClient, LOSING, momentsOf } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawRecovery, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
@@ -86,6 +86,8 @@ type Parts = {
   readonly attention: readonly number[];
   readonly groups: number;
   readonly executors: number;
+  /** Of an expert, at most, whichever executor's it is. */
+  readonly copies: number;
   readonly job_executors: number;
 };
 
@@ -209,7 +211,9 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
     // A clock twenty times as slow twice over waits for hours.
     if (other === 'clock-skew' && faults.some((fault) => fault.kind === other)) break;
     if (other === undefined) break;
-    faults.push(drawn(other));
+    const fault = drawn(other);
+    if (faults.some((before) => isOfSameClient(before, fault))) break;
+    faults.push(fault);
   }
   return faults;
 }
@@ -268,7 +272,15 @@ function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom):
 function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
   const { npus, groups, executors } = deploy(largestTopology(parseTopology(topology as string), scale_max, scale_min).topology);
   const attention = npus.flatMap(({ id, kind }) => (kind === 'attention' ? [id] : []));
-  return { workers, npus: npus.length, attention, groups: groups.length, executors: executors.length, job_executors };
+  return {
+    workers,
+    npus: npus.length,
+    attention,
+    groups: groups.length,
+    executors: executors.length,
+    copies: Math.min(...executors.map(({ experts }) => experts.npus)),
+    job_executors,
+  };
 }
 
 function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
@@ -297,7 +309,7 @@ function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededR
     case 'zombie-writes':
       return { kind, worker, at };
     case 'expert-lost':
-      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2), at };
+      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2) % parts.copies, at };
     case 'worker-hangs':
       return { kind, worker, at, for_ms };
     case 'thread-pauses':

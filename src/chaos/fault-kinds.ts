@@ -2,7 +2,7 @@
  * What is known of each kind of fault: when it makes sense, and how a pod survives it, as all do.
  * @module
  */
-import type { Fault, FaultKind, Phase } from './fault-plan.ts';
+import type { Fault, FaultInput, FaultKind, Phase } from './fault-plan.ts';
 import { ENDING, isTriedAt, RECOVERIES, type Recovery } from './recoveries.ts';
 
 export type KindTerms = {
@@ -94,3 +94,9 @@ export const phaseOf = (fault: Fault): Phase | 'time' | 'client' => {
   if (!('at' in fault) || fault.at === undefined) return 'client';
   return 'phase' in fault.at ? fault.at.phase : 'time';
 };
+
+/** Both name the same call's client for the same, rather than whomever they meet. */
+export const isOfSameClient = (one: FaultInput, other: FaultInput): boolean =>
+  'call' in one && 'call' in other && one.kind === other.kind && one.call === other.call && !meets(one) && !meets(other);
+
+const meets = (fault: FaultInput): boolean => 'at' in fault && fault.at !== undefined && 'there' in fault.at && fault.at.there === true;

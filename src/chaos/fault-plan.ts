@@ -22,6 +22,8 @@ export const LIMITS = {
   choices_max: 4,
   for_ms_max: 60_000,
   pause_ms_max: 100,
+  clock_factor_min: 0.05,
+  clock_factor_max: 100,
   at_ms_max: 600_000,
 } as const;
 
@@ -45,8 +47,15 @@ const id = z.int().min(0);
 const for_ms = z.number().positive().max(LIMITS.for_ms_max);
 /** A worker, or the thread of the control plane. */
 const thread = z.union([worker, z.literal('control')]);
+/** What takes once as long as ever is no fault. */
+const slower = z.number().gt(1);
 /** Which messages: of the type, if one is named, and of those a share. */
 const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).default(1), at, for_ms };
+/**
+ * Of those that go by a link from thread to thread, which guards them. `within_threads`: what stays on one, which nothing guards nor any real fault touches, too:
+ * so whoever asks for that sees what a run says of a pod that is broken.
+ */
+const crossing = { ...messages, within_threads: z.boolean().default(false) };
 
 const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('worker-lost'), worker, at }),
@@ -59,16 +68,29 @@ const faultSchema = z.discriminatedUnion('kind', [
   /** As for collecting garbage: nothing happens on it meanwhile. */
   z.strictObject({ kind: z.literal('thread-pauses'), thread, at, for_ms: z.number().positive().max(LIMITS.pause_ms_max) }),
   z.strictObject({ kind: z.literal('npu-hangs'), npu, at, for_ms }),
-  z.strictObject({ kind: z.literal('npu-slow'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
-  z.strictObject({ kind: z.literal('npu-jitter'), npu, factor: z.number().min(1).max(1_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('npu-slow'), npu, factor: slower.max(1_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('npu-jitter'), npu, factor: slower.max(1_000), at, for_ms }),
   z.strictObject({ kind: z.literal('step-fails'), npu, at }),
   z.strictObject({ kind: z.literal('dp-group-hangs'), id, at, for_ms }),
   z.strictObject({ kind: z.literal('task-executor-hangs'), id, at, for_ms }),
   z.strictObject({ kind: z.literal('job-executor-hangs'), id, at, for_ms }),
   z.strictObject({ kind: z.literal('cluster-manager-hangs'), id, at, for_ms }),
-  z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: z.number().min(1).max(10_000), at, for_ms }),
+  z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: slower.max(10_000), at, for_ms }),
   z.strictObject({ kind: z.literal('link-cut'), from: thread, to: thread, both: z.boolean().default(false), at, for_ms }),
-  z.strictObject({ kind: z.literal('clock-skew'), thread, factor: z.number().gt(0).max(100), at, for_ms }),
+  /** Fast ones for less long: a pod that looks after itself twenty times as often has soon had as many events as a run may (EVENTS_MAX, run.ts). */
+  z
+    .strictObject({
+      ...{ kind: z.literal('clock-skew'), thread, at, for_ms },
+      factor: z
+        .number()
+        .min(LIMITS.clock_factor_min)
+        .max(LIMITS.clock_factor_max)
+        .refine((factor) => factor !== 1, 'must be less or more than 1: timers that run once as long are not wrong'),
+    })
+    .refine(({ factor, for_ms }) => for_ms <= LIMITS.for_ms_max * factor || factor > 1, {
+      path: ['for_ms'],
+      error: `must be at most ${LIMITS.for_ms_max} times factor: so long its timers run meanwhile`,
+    }),
   /** When so many chunks have come, 0: as soon as it has asked; or `at` a time, wherever its request is then. */
   z
     .strictObject({ kind: z.literal('client-gone'), call: z.int().min(0), after_chunks: z.int().min(0).optional(), at: moment.optional() })
@@ -77,12 +99,13 @@ const faultSchema = z.discriminatedUnion('kind', [
       error: 'a client leaves after_chunks, or at a time: leave one of them out',
     }),
   z.strictObject({ kind: z.literal('client-slow'), call: z.int().min(0), turns: z.int().min(1).max(64) }),
+  /** Of a type that is named those within a thread too: there, too, mail waits for its turn. */
   z.strictObject({ kind: z.literal('message-delayed'), delay_ms: for_ms, ...messages }),
-  z.strictObject({ kind: z.literal('message-dropped'), ...messages }),
+  z.strictObject({ kind: z.literal('message-dropped'), ...crossing }),
   /** `late_ms`: so much later comes the copy. */
-  z.strictObject({ kind: z.literal('message-duplicated'), late_ms: z.number().min(0).max(LIMITS.for_ms_max).default(0), ...messages }),
-  z.strictObject({ kind: z.literal('message-reordered'), delay_ms: for_ms, ...messages }),
-  z.strictObject({ kind: z.literal('message-corrupted'), ...messages }),
+  z.strictObject({ kind: z.literal('message-duplicated'), late_ms: z.number().min(0).max(LIMITS.for_ms_max).default(0), ...crossing }),
+  z.strictObject({ kind: z.literal('message-reordered'), delay_ms: for_ms, ...crossing }),
+  z.strictObject({ kind: z.literal('message-corrupted'), ...crossing }),
   /** Of the `block`-th of those that hold something, counted round. */
   z.strictObject({ kind: z.literal('kv-bit-flip'), npu, block: z.int().min(0).default(0), bit: z.int().min(0).default(0), at }),
   /** Of the `block`-th of those below the NPU that hold what lies nowhere else, counted round. */
@@ -131,11 +154,23 @@ const shapeSchema = z.strictObject({
 /** Experts are to be placed anew, whether it pays or not, so many milliseconds after the first call. */
 const rebalanceSchema = z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) });
 
+const NOT_OF_THE_POD = {
+  clock: 'a plan runs in virtual time, so leave it out; minipod chaos live strikes real threads',
+  seed: "the plan's own seed is the pod's: leave it out, and say seed beside pod",
+  record: 'a plan says nothing of files: leave it out, and run the plan with --record FILE',
+} as const;
+
 const planSchema = z.strictObject({
   /** Of the interleaving, and of whatever a fault draws. */
   seed: z.int().min(0).default(0),
   /** As for createPod, but for what a plan says itself; `kernels` may be real. */
-  pod: z.record(z.string(), z.unknown()).default({}),
+  pod: z
+    .record(z.string(), z.unknown())
+    .superRefine((pod, refused) => {
+      for (const [name, why] of Object.entries(NOT_OF_THE_POD))
+        if (pod[name] !== undefined && !(name === 'clock' && pod[name] === 'virtual')) refused.addIssue({ code: 'custom', path: [name], message: why });
+    })
+    .default({}),
   /** The model as if its one MTP layer stood there twice: no token depends on it. */
   mtp_layers: z.literal(2).optional(),
   calls: z.array(callSchema).min(1).max(LIMITS.calls_max),

@@ -15,7 +15,7 @@ import { runCampaign } from './campaign.ts';
 import { expandSeed } from './expand.ts';
 import { type ChaosPlan, type ChaosPlanInput, parsePlan } from './fault-plan.ts';
 import { runLive } from './live.ts';
-import { readPlan } from './plan-file.ts';
+import { planOf, readPlan } from './plan-file.ts';
 import { type RunReport, runPlan } from './run.ts';
 import { type Shrunk, shrinkPlan } from './shrink.ts';
 import { Undisturbed } from './undisturbed.ts';
@@ -65,6 +65,8 @@ export const chaos = {
   /** The plan that a seed stands for. */
   planOf: (seed: number, scope: Parameters<typeof expandSeed>[1] = {}): ChaosPlan => expandSeed(seed, scope),
   readPlan,
+  /** The plan that a text is, as a file's. */
+  parsePlan: (text: string): ChaosPlan => planOf(text, 'the plan'),
   campaign: runCampaign,
   /** Against real worker threads. */
   live: runLive,

@@ -231,10 +231,12 @@ export class Injector implements Disturbance {
     }
   }
 
-  #isMeant({ type, share }: Pick<Of<'message-dropped'>, 'type' | 'share'>, { to, from, message }: Mail): boolean {
+  #isMeant(fault: Of<'message-delayed'> | Of<'message-dropped' | 'message-duplicated' | 'message-reordered' | 'message-corrupted'>, mail: Mail): boolean {
+    const { type, share } = fault;
+    const { to, from, message } = mail;
     if (type !== undefined && message.type !== type) return false;
-    // Within a thread nothing is sent by a link.
-    if (to === from || (type === undefined && this.#threadOf(to) === this.#threadOf(from))) return false;
+    const isWithin = 'within_threads' in fault ? fault.within_threads : type !== undefined;
+    if (to === from || (!isWithin && this.#threadOf(to) === this.#threadOf(from))) return false;
     return share === 1 || this.#random.below(1_000_000) < share * 1_000_000;
   }
 

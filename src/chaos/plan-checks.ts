@@ -8,7 +8,9 @@ import { shapeAskedFor } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { type Address, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { BIRTH, MESSAGE_TYPES } from '../trace/vocabulary.ts';
 import type { CallReport } from './client.ts';
+import { isOfSameClient } from './fault-kinds.ts';
 import type { ChaosPlan, Fault } from './fault-plan.ts';
 import { optionsOf, promptOf, type Undisturbed } from './undisturbed.ts';
 
@@ -27,11 +29,27 @@ export function checkPlan({ pod, calls, shapes = [], rebalances = [], faults }: 
     }
   if (rebalances.length > 0 && options.expert_balancing === undefined)
     throw refuse('rebalances', 'experts of this pod stay where they are: give it expert_balancing');
+  checkClients(faults);
+  checkClocks(faults);
   for (const fault of faults) checkFault(fault, calls.length, hosting, config.moe.experts);
   // Which tokens of a request count is not told where it goes on from what was computed without some experts.
   const penalised = calls.findIndex(({ frequency_penalty = 0 }) => frequency_penalty !== 0);
   if (pod['degraded'] === true && penalised >= 0)
     throw refuse('calls', `${penalised}: frequency_penalty cannot be judged in a pod that does without experts (degraded): leave one of them out`);
+}
+
+/** @throws `invalid_request` where a client is to do the same twice */
+function checkClients(faults: readonly Fault[]): void {
+  const twice = faults.find((fault, index) => faults.slice(0, index).some((other) => isOfSameClient(other, fault)));
+  if (twice !== undefined && 'call' in twice)
+    throw refuse('faults', `${twice.kind} names call ${twice.call} twice: whoever has left does not leave again, and dawdles one way; leave one of them out`);
+}
+
+/** @throws `invalid_request` where one clock is to be wrong twice over: together they may be further off than any one may */
+function checkClocks(faults: readonly Fault[]): void {
+  const threads = faults.flatMap((fault) => (fault.kind === 'clock-skew' ? [fault.thread] : []));
+  const twice = threads.find((thread, index) => threads.indexOf(thread) !== index);
+  if (twice !== undefined) throw refuse('faults', `clock-skew names thread ${twice} twice: say once how wrong its clock is`);
 }
 
 /** @throws `invalid_request` for a fault of what the pod, or the plan, does not have */
@@ -53,6 +71,15 @@ function checkFault(fault: Fault, calls: number, { workers, job_executors, deplo
   };
   if ('executor' in fault) check('task executor', fault.executor, deployment.executors.length);
   if ('expert' in fault) check('expert', fault.expert, experts);
+  const copies = fault.kind === 'expert-lost' ? (deployment.executors[fault.executor]?.experts.npus ?? 0) : 0;
+  // No NPU has two of them.
+  if (fault.kind === 'expert-lost' && fault.copy >= copies)
+    throw refuse(
+      'faults',
+      `expert-lost names copy ${fault.copy}, counted from 0, and of an expert there are ${copies} at most: one on each NPU that has experts`,
+    );
+  if ('type' in fault && fault.type !== undefined && (!MESSAGE_TYPES.has(fault.type) || fault.type === BIRTH))
+    throw refuse('faults', `${fault.kind}: there is no message ${fault.type}; minipod trace ls names those of a run that was recorded (--record)`);
   if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
 }
 

@@ -15,8 +15,11 @@ export function readPlan(path: string): ChaosPlan {
   } catch (cause) {
     throw new MinipodError('invalid_request', `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
   }
-  return parsePlan(contentOf(text, path), path);
+  return planOf(text, path);
 }
+
+/** @throws as `readPlan` */
+export const planOf = (text: string, where: string): ChaosPlan => parsePlan(contentOf(text, where), where);
 
 function contentOf(text: string, path: string): unknown {
   const refuse = (why: string, cause: unknown): MinipodError => new MinipodError('invalid_request', `${path} is neither YAML nor JSON: ${why}`, { cause });

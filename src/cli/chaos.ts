@@ -57,7 +57,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .description(summary)
     .addHelpText('after', EXAMPLES);
   addScope(command.command('run').summary('Runs one plan, or the plan of a seed.').description('Runs one plan, or the plan of a seed, which it prints first.'))
-    .argument('<plan>', 'a YAML or JSON file, or a seed')
+    .argument('<plan>', 'a YAML or JSON file, a seed, or the plan itself, {…}')
     .option('--record <FILE>', 'record the run in this trace')
     .option('--json', 'print one JSON object: {plan, verdict, violations, faults, calls, events, virtual_ms}')
     .action(async (name: string, flags: ScopeFlags & { readonly record?: string }) => setExitCode(await runOne(name, flags)));
@@ -74,7 +74,7 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     )
     .action(async (flags: ScopeFlags & Parameters<typeof campaign>[0]) => setExitCode(await campaign(flags)));
   addScope(command.command('shrink').summary('Makes a failing plan, or a failing seed’s, as small as it can.'))
-    .argument('<plan>', 'a YAML or JSON file, or a seed')
+    .argument('<plan>', 'a YAML or JSON file, a seed, or the plan itself, {…}')
     .option('--json', 'print one JSON object: {plan, verdict, violations, runs}')
     .action(async (name: string, flags: ScopeFlags) => setExitCode(await shrinkOne(name, flags)));
   addLiveCommand(command, setExitCode);
@@ -92,7 +92,7 @@ function planNamed(name: string, flags: ScopeFlags): ChaosPlan {
   if (/^\d+$/.test(name)) return chaos.planOf(Number(name), scopeOf(flags));
   if (Object.values(scopeOf(flags)).some((given) => given !== undefined))
     throw new UsageError('--topology, --faults, --recoveries and --real-kernels are for seeds: a plan says itself what it is');
-  return chaos.readPlan(name);
+  return name.startsWith('{') ? chaos.parsePlan(name) : chaos.readPlan(name);
 }
 
 async function runOne(name: string, flags: ScopeFlags & { readonly record?: string }): Promise<number> {
@@ -115,11 +115,14 @@ async function shrinkOne(name: string, flags: ScopeFlags): Promise<number> {
   else {
     const smaller = `${shrunk.plan.faults.length} of ${plan.faults.length} faults, ${shrunk.plan.calls.length} of ${plan.calls.length} calls are left after ${runs} runs`;
     await print(
-      `${JSON.stringify(shrunk.plan)}\n\n${smaller}; kept in a file, minipod chaos run FILE repeats it.\n\n${runLines(shrunk.plan, report).join('\n')}\n`,
+      `${JSON.stringify(shrunk.plan)}\n\n${smaller}.\n\n${runLines(shrunk.plan, report).join('\n')}\n\nThis repeats it:\n  ${commandOf(shrunk.plan)}\n`,
     );
   }
   return EXIT_CODES[report.verdict];
 }
+
+/** For a shell to read. */
+const commandOf = (plan: ChaosPlan): string => `minipod chaos run '${JSON.stringify(plan).replaceAll("'", "'\\''")}'`;
 
 const EXAMPLES = `
 A seed stands for a whole plan: pod, calls, faults, and the interleaving. Exit codes: 0 all held, 3 lost progress, 4 a crash, 5 a wrong result.

@@ -84,7 +84,7 @@ export const POD_FLAGS = {
   npus: { value: 'N', help: 'NPUs to emulate, short for --topology colocated:dp=N (default: 1)', read: number },
   data_parallel_size: { value: 'N', help: 'DP groups, in vLLM’s words: the same as --topology colocated:dp=N', read: number },
   workers: { value: 'N', help: 'threads that host the NPUs', read: number },
-  npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs)', read: workerList },
+  npu_workers: { value: 'LIST', help: 'the worker of each NPU, as 0,0,1 (default: equal runs, those with experts only apart)', read: workerList },
   kv_block_size: { value: 'N', help: 'positions that a KV block holds, a multiple of 16', read: number },
   dispatch_dtype: { value: 'NAME', help: "what tokens' rows go to the experts in: 'auto', float32, or 'int8'" },
   combine_dtype: { value: 'NAME', help: "the same of what experts answer: 'auto' or 'int8'" },

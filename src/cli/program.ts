@@ -49,7 +49,8 @@ export async function run(args: readonly string[]): Promise<number> {
     return exit_code;
   } catch (error) {
     const code = await report(error, args.includes('--json'));
-    return code === FAILED && COMPARING.has(args[0]) ? USAGE_ERROR : code;
+    const isRefusedPlan = args[0] === 'chaos' && error instanceof MinipodError && error.code === 'invalid_request';
+    return code === FAILED && (COMPARING.has(args[0]) || isRefusedPlan) ? USAGE_ERROR : code;
   }
 }
 

@@ -19,6 +19,9 @@ type RawIssue = {
   readonly pattern?: string | undefined;
   readonly values?: readonly unknown[];
   readonly keys?: readonly string[];
+  /** Of what is told apart by one field: its name, and what it may be. */
+  readonly discriminator?: string | undefined;
+  readonly options?: readonly unknown[] | undefined;
 };
 type Issue = { readonly path: readonly PropertyKey[]; readonly message: string };
 type ToldIssue = Issue & {
@@ -51,11 +54,10 @@ function wordsOf(issue: RawIssue): string | undefined {
       return `must ${bound(origin, Number(issue.maximum), issue.inclusive === false ? 'less than' : 'at most')}, not ${sizeOf(input)}`;
     case 'not_multiple_of':
       return `must be a multiple of ${issue.divisor}, not ${shown(input)}`;
-    case 'invalid_value': {
-      const values = (issue.values ?? []).map((value) => (typeof value === 'string' ? JSON.stringify(value) : String(value)));
-      const right = values.length === 1 ? values[0] : `one of ${values.join(', ')}`;
-      return input === undefined ? `is required, ${right}` : `must be ${right}, not ${shown(input)}`;
-    }
+    case 'invalid_value':
+      return oneOf(issue.values, input);
+    case 'invalid_union':
+      return issue.discriminator === undefined ? undefined : oneOf(issue.options, (input as Readonly<Record<string, unknown>>)[issue.discriminator]);
     case 'invalid_format':
       return `must be ${issue.format === 'url' ? 'a URL' : `of the form ${issue.pattern ?? issue.format}`}, not ${shown(input)}`;
     case 'unrecognized_keys':
@@ -65,19 +67,25 @@ function wordsOf(issue: RawIssue): string | undefined {
   }
 }
 
+function oneOf(known: readonly unknown[] = [], input: unknown): string {
+  const values = known.map((value) => (typeof value === 'string' ? JSON.stringify(value) : String(value)));
+  const right = values.length === 1 ? values[0] : `one of ${values.join(', ')}`;
+  return input === undefined ? `is required, ${right}` : `must be ${right}, not ${shown(input)}`;
+}
+
 type Definition = { readonly shape?: object; readonly format?: string };
 const definitionOf = (schema: unknown): Definition => (schema as { readonly _zod?: { readonly def?: Definition } } | undefined)?._zod?.def ?? {};
 
-/** The first that is at fault; of a union, the branch that got furthest tells most. */
+/** The first that is at fault; of a union, the branch that got furthest tells most, and of several the one with the least at fault. */
 export function firstIssue(issues: readonly ToldIssue[]): Issue {
   const issue = issues[0];
   if (issue === undefined) return { path: [], message: 'is wrong' };
   if (issue.code === 'unrecognized_keys') return { path: [...issue.path, issue.keys?.[0] ?? ''], message: issue.message };
   if (issue.code === 'invalid_key') return { path: issue.path, message: firstIssue(issue.issues ?? []).message };
-  if (issue.code !== 'invalid_union') return issue;
-  const branches = (issue.errors ?? []).map(firstIssue);
+  if (issue.code !== 'invalid_union' || issue.errors?.length === 0) return issue;
+  const branches = (issue.errors ?? []).toSorted((a, b) => a.length - b.length).map(firstIssue);
   const best = branches.toSorted((a, b) => b.path.length - a.path.length)[0];
-  if (best === undefined || best.path.length === 0) return { path: issue.path, message: either(branches.map(({ message }) => message)) };
+  if (best === undefined || best.path.length === 0) return { path: issue.path, message: either([...new Set(branches.map(({ message }) => message))]) };
   return { path: [...issue.path, ...best.path], message: best.message };
 }
 

@@ -110,16 +110,40 @@ describe('a plan', () => {
     ['shapes: 0: scale: the pod keeps no room', { shapes: [{ ms: 0, attention: 1 }] }],
     ['rebalances: experts of this pod stay where they are', { rebalances: [{ ms: 0 }] }],
     ['calls: 1: n: 3 choices are more than the pod takes in at once', { pod: { max_queued: 2 }, calls: [{}, { n: 3 }] }],
+    ['calls: 0: data_parallel_rank: ', { calls: [{ data_parallel_rank: 9 }] }],
+    ['pod.clock: a plan runs in virtual time', { pod: { clock: 'live' } }],
+    ["pod.seed: the plan's own seed is the pod's", { pod: { seed: 3 } }],
+    ['pod.record: a plan says nothing of files', { pod: { record: 'a.trace' } }],
+    ['faults.0.kind: must be one of "worker-lost", "controllers-lost", ', { faults: [{ kind: 'fire' } as never] }],
+    ['faults.0.kind: is required, one of "worker-lost"', { faults: [{ worker: 0 } as never] }],
+    ['faults.0.at.phase: must be one of "admission", "prefill", ', { faults: [{ kind: 'step-fails', npu: 0, at: { phase: 'lunch' as never } }] }],
+    ['faults.0.at: must be an object, not 3', { faults: [{ kind: 'step-fails', npu: 0, at: 3 as never }] }],
+    ['faults.0.factor: must be more than 1, not 1', { faults: [{ kind: 'npu-slow', npu: 0, factor: 1, for_ms: 5 }] }],
+    ['faults.0.factor: must be more than 1, not 1', { faults: [{ kind: 'npu-jitter', npu: 0, factor: 1, for_ms: 5 }] }],
+    ['faults.0.factor: must be more than 1, not 1', { faults: [{ kind: 'link-slow', from: 'control', to: 0, factor: 1, for_ms: 5 }] }],
+    ['faults.0.factor: must be less or more than 1', { faults: [{ kind: 'clock-skew', thread: 0, factor: 1, for_ms: 5 }] }],
+    ['faults.0.for_ms: must be at most 60000 times factor', { faults: [{ kind: 'clock-skew', thread: 0, factor: 0.05, for_ms: 3_001 }] }],
+    ['faults.0.factor: must be at least 0.05, not 0.001', { faults: [{ kind: 'clock-skew', thread: 0, factor: 0.001, for_ms: 60_000 }] }],
+    ['faults: clock-skew names thread 0 twice', { faults: [0.1, 0.1].map((factor) => ({ kind: 'clock-skew', thread: 0, factor, for_ms: 5 })) }],
+    ['faults: client-gone names call 9, and the plan has 1', { faults: [{ kind: 'client-gone', call: 9 }] }],
+    ['faults: client-slow names call 9, and the plan has 1', { faults: [{ kind: 'client-slow', call: 9, turns: 1 }] }],
+    ['faults: client-gone names call 0 twice', { faults: [1, 2].map((after_chunks) => ({ kind: 'client-gone', call: 0, after_chunks })) }],
+    ['a client leaves after_chunks, or at a time', { faults: [{ kind: 'client-gone', call: 0, after_chunks: 1, at: { ms: 1 } }] }],
+    ['faults: expert-lost names copy 99, counted from 0, and of an expert there are 1 at most', { faults: [{ kind: 'expert-lost', expert: 0, copy: 99 }] }],
+    ['faults: message-dropped: there is no message NO_SUCH_MESSAGE', { faults: [{ kind: 'message-dropped', type: 'NO_SUCH_MESSAGE', for_ms: 5 }] }],
     ['calls: 0: frequency_penalty cannot be judged', { pod: { topology: 'colocated:dp=2', workers: 2, degraded: true }, calls: [{ frequency_penalty: 1 }] }],
   ])('should be refused where its pod cannot do what it asks: %s', async (why, asked) => {
-    await expect(chaos.run({ calls: [{}], ...asked })).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining(why) });
+    await expect((async () => chaos.run({ calls: [{}], ...asked }))()).rejects.toMatchObject({
+      code: 'invalid_request',
+      message: expect.stringContaining(why),
+    });
   });
 });
 
 describe('a plan that breaks', () => {
   it('should shrink to the fault that breaks it', async () => {
     const broken = chaos.planOf(2, { topologies: ['prefill-decode'] });
-    const planted = { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 } as const;
+    const planted = { kind: 'message-dropped', type: 'STEP_DONE', within_threads: true, at: { ms: 0 }, for_ms: 500 } as const;
     const { plan, report } = await chaos.shrink({ ...broken, faults: [...broken.faults, planted] });
     expect(report.verdict).toBe('lost progress');
     expect(plan.faults).toMatchObject([planted]);

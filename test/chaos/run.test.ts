@@ -109,12 +109,13 @@ describe('a fault', () => {
         { kind: 'worker-lost', worker: 0, at: { phase: 'decode', nth: 99 } },
         { kind: 'client-gone', call: 0, after_chunks: 99 },
         { kind: 'client-gone', call: 1, at: { ms: 900 } },
+        { kind: 'message-dropped', type: 'STEP_DONE', for_ms: 500 },
       ),
     );
     expect(verdict).toBe('held');
-    expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0, 0]);
+    expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0, 0, 0]);
     // Steps decode, but not so many.
-    expect(faults.map(({ struck }) => struck)).toEqual([false, false, true, true]);
+    expect(faults.map(({ struck }) => struck)).toEqual([false, false, true, true, true]);
   });
 
   it.each<[string, Partial<FaultInput>]>([
@@ -216,9 +217,9 @@ describe('a fault', () => {
   });
 
   it.each<[string, FaultInput, ChaosPlanInput['pod']?]>([
-    // Within a thread nothing goes by a link, and nothing guards it.
-    ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
-    ['crash', { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }],
+    // Within a thread nothing goes by a link, and nothing guards it, nor does any real fault touch it.
+    ['lost progress', { kind: 'message-dropped', type: 'STEP_DONE', within_threads: true, at: { ms: 0 }, for_ms: 500 }],
+    ['crash', { kind: 'message-duplicated', type: 'STEP_DONE', within_threads: true, at: { ms: 0 }, for_ms: 500 }],
     ['wrong result', { kind: 'row-bit-flip', npu: 0, bit: 77, at: { phase: 'decode', nth: 2 } }, { topology: 'colocated:dp=2', row_checks: 'off' }],
     ['wrong result', { kind: 'kv-bit-flip', npu: 1, bit: 3, at: { phase: 'decode', nth: 4 } }, { kv_checks: 'off' }],
     ['wrong result', { kind: 'weights-bit-flip', npu: 1, bit: 3, at: { phase: 'decode' } }, { weight_checks: 'off' }],
@@ -346,7 +347,7 @@ describe('calls, changes of shape and rebalances', () => {
     const gone = await chaos.run({ ...plan(SPLIT, { kind: 'client-gone', call: 0 }), calls: CALLS.map((call, index) => ({ ...call, ms: index })) });
     expect(gone.calls.map(({ code }) => code)).toEqual(['cancelled', 'finished', 'finished']);
     const failed = await chaos.run({
-      ...plan(SPLIT, { kind: 'message-duplicated', type: 'STEP_DONE', at: { ms: 0 }, for_ms: 500 }),
+      ...plan(SPLIT, { kind: 'message-duplicated', type: 'STEP_DONE', within_threads: true, at: { ms: 0 }, for_ms: 500 }),
       calls: CALLS.map((call, index) => ({ ...call, ms: 100 * index })),
     });
     expect(failed.calls.map(({ code }) => code)).toEqual(['finished', 'internal', 'internal']);

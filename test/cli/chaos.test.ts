@@ -21,11 +21,29 @@ describe('minipod chaos', () => {
 
   it('should tell what broke by its exit code, and shrink it', async () => {
     const path = folder.file('plan.yaml');
-    const faults = ['{ kind: npu-slow, npu: 0, factor: 2, for_ms: 5 }', '{ kind: message-dropped, type: STEP_DONE, for_ms: 500 }'];
+    const faults = ['{ kind: npu-slow, npu: 0, factor: 2, for_ms: 5 }', '{ kind: message-dropped, type: STEP_DONE, within_threads: true, for_ms: 500 }'];
     writeFileSync(path, ["pod: { topology: 'colocated:dp=2' }", 'calls: [{}, {}]', 'faults:', ...faults.map((fault) => `  - ${fault}`)].join('\n'));
     const { code, stdout } = await minipod(['chaos', 'shrink', path, '--json']);
     expect(code).toBe(3);
     expect(JSON.parse(stdout)).toMatchObject({ verdict: 'lost progress', plan: { calls: [{}], faults: [{ kind: 'message-dropped' }] } });
+  });
+
+  it('should print one command that repeats what is left, and take it', async () => {
+    const plan = "{ calls: [{ max_tokens: 2 }], faults: [{ kind: message-dropped, type: 'STEP_DONE', within_threads: true, for_ms: 500 }] }";
+    const { code, stdout } = await minipod(['chaos', 'shrink', plan]);
+    expect(code).toBe(3);
+    const [, smallest = ''] = /^This repeats it:\n {2}minipod chaos run '(\{.*\})'$/m.exec(stdout) ?? [];
+    expect(await minipod(['chaos', 'run', smallest])).toMatchObject({ code: 3 });
+  });
+
+  it.each([
+    ['calls: [{}]\nfaults: [{ kind: fire }]', /faults\.0\.kind: must be one of "worker-lost", /],
+    ['calls: [{ data_parallel_rank: 9 }]', /calls: 0: data_parallel_rank: /],
+  ])('should refuse a plan as wrong usage: %j', async (text, why) => {
+    const path = folder.file('refused.yaml');
+    writeFileSync(path, text);
+    const { code, stderr } = await minipod(['chaos', 'run', path]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(why)]);
   });
 
   it('should refuse what there is not', async () => {
