@@ -6,6 +6,7 @@
  */
 export const ON_ONE_RUNTIME: readonly string[] = [
   'test/actors/',
+  'test/chaos/clients.test.ts',
   'test/chaos/detection.test.ts',
   'test/chaos/plans.test.ts',
   'test/chaos/recoveries.test.ts',

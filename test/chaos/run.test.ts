@@ -7,9 +7,7 @@ import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { stepFailure } from '../../src/chaos/injector.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
-import { type RunReport, runPlan } from '../../src/chaos/run.ts';
 import { struckBy } from '../../src/chaos/struck-part.ts';
-import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
@@ -116,29 +114,6 @@ describe('a fault', () => {
     expect(faults.map(({ effect }) => effect)).toEqual([0, 0, 0, 0, 0]);
     // Steps decode, but not so many.
     expect(faults.map(({ struck }) => struck)).toEqual([false, false, true, true, true]);
-  });
-
-  it.each<[string, Partial<FaultInput>]>([
-    ['as soon as it has asked', { after_chunks: 0 }],
-    ['while it is asked whether it is let in', { at: { phase: 'admission' } }],
-  ])('of a client that leaves %s should meet its request before it is let in, and what admission then leaks be found', async (_, when) => {
-    await using undisturbed = new Undisturbed();
-    const met: string[] = [];
-    const asked = parsePlan({ ...plan(SPLIT, { kind: 'client-gone', call: 0, ...when } as FaultInput), calls: [CALLS[0] as object] });
-    const run = (leaks: boolean): Promise<RunReport> =>
-      runPlan(asked, undisturbed, {
-        plant: ({ host }) => {
-          host.hold(({ to, message }) => {
-            if (to.startsWith('request/') && message.type === 'CANCEL') met.push(host.cast.stateOf(to) as string);
-            return leaks && message.type === 'LEAVE' && met.length > 0;
-          });
-        },
-      });
-    const { violations, faults } = await run(false);
-    expect(violations).toEqual([]);
-    expect(faults).toMatchObject([{ struck: true, effect: 1, call: 0 }]);
-    expect(met).toEqual(['received']);
-    expect((await run(true)).violations).toMatchObject([{ verdict: 'wrong result', what: expect.stringContaining('admission counts') }]);
   });
 
   it('of KV that two sequences of a step share should be found, though one of them writes in its block', async () => {
