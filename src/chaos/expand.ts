@@ -181,8 +181,8 @@ const checking = (pod: PodOptions, faults: readonly FaultInput[]): PodOptions =>
   faults.some(({ kind }) => kind === 'weights-bit-flip') ? { ...pod, weight_checks: 'each-step' } : pod;
 
 /** Weights, from the folder that the model came from: a model with two MTP layers has none (mtp-twice.ts). */
-const readsAgain = ({ kernels, rehome_after_ms }: PodOptions, faults: readonly FaultInput[]): boolean =>
-  kernels === 'real' && (rehome_after_ms !== undefined || faults.some(({ kind }) => kind === 'weights-bit-flip'));
+const readsAgain = ({ kernels, rehome_after_ms, respawn }: PodOptions, faults: readonly FaultInput[]): boolean =>
+  kernels === 'real' && (rehome_after_ms !== undefined || respawn === false || faults.some(({ kind }) => kind === 'weights-bit-flip'));
 
 const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
 
