@@ -37,13 +37,14 @@ const RATES = ['FIELDS/S', 'DISPATCHES/S', 'SERVED/S'];
 
 describe('minipod fabric', () => {
   it('should show in a pipe, once, links and NPUs at work and whose memory is where', async () => {
-    const areAtWork = (text: string): boolean => tableOf(text, 'NPU').every((npu) => RATES.every((rate) => Number(npu[rate]) > 0));
+    const tokensOf = (text: string) => tableOf(text, 'LINK').find(({ LINK, LANE }) => LINK === 'worker/1 → caller' && LANE === 'data');
+    const areAtWork = (text: string): boolean =>
+      tableOf(text, 'NPU').every((npu) => RATES.every((rate) => Number(npu[rate]) > 0)) && Number(tokensOf(text)?.['FRAMES/S']) > 0;
     const { code, stdout, stderr } = await looked(areAtWork, '--memory-bytes', '1GiB');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(/^tiny-deepseek-v3 on 2 NPUs, up [\d.]+ s; requests: \d running, \d waiting, 0 failed; \d+ tokens\/s; rates over \d+\.\d s\n/);
 
-    const links = tableOf(stdout, 'LINK');
-    const tokens = links.find(({ LINK, LANE }) => LINK === 'worker/1 → caller' && LANE === 'data');
+    const tokens = tokensOf(stdout);
     expect(Number(tokens?.['FRAMES/S'])).toBeGreaterThan(0);
     expect(tokens).toMatchObject({ 'BYTES/S': expect.stringMatching(/^[\d.]+ [KM]?i?B$/), 'P99 µs': expect.stringMatching(/^([<≥] \d+|–)$/), STALE: '0' });
     expect(tokens?.['CREDITS']).toMatch(/^[\d.]+ [KM]iB \+ 256 KiB$/);
