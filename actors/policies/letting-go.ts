@@ -14,6 +14,10 @@ export const lettingGo = ({ scheduler, npus }: { readonly scheduler: StepSchedul
 export const givingUp = ({ scheduler, npus }: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }): Commands['send'][] =>
   scheduler.isStepping ? npus.map((npu) => ({ to: npu, message: letGo(scheduler.step) })) : [];
 
+/** Nobody is left who waits, and what is launched still was for who has ended: nobody will come to be let go of. */
+export const leaving = (group: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }): Commands['send'][] =>
+  group.scheduler.hasWork ? [] : givingUp(group);
+
 /** Steps from the next one on do without these NPUs' experts; one that waits for any of them is that next one. */
 export function mask(group: { readonly scheduler: StepScheduler; readonly npus: readonly Address[] }, masked: readonly number[]): Commands['send'][] {
   group.scheduler.masked = masked;

@@ -87,9 +87,9 @@ export class StepScheduler {
   get isStepping(): boolean {
     return this.#steps.length > 0;
   }
-  /** A step computes somebody who was abandoned. */
+  /** A step computes somebody of whom no more is wanted. */
   get isLettingGo(): boolean {
-    return this.#steps.some((step) => step.some(({ running }) => running.end === 'abandoned'));
+    return this.#steps.some((step) => step.some(({ running }) => running.end !== 'none'));
   }
   /** Somebody waits for a token. */
   get hasWork(): boolean {

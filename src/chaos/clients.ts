@@ -44,10 +44,11 @@ export class Clients {
   }
 }
 
-/** Ids of the calls that a DP group holds. */
+/** Ids of the calls that a DP group holds; none, where it is lost just now. */
 export function callsComputedBy(group: Address, { host }: VirtualControl): string[] {
-  const { scheduler } = host.cast.contextOf(group) as { scheduler: StepScheduler };
-  const { running } = scheduler.toJSON() as { running: readonly { task: Address }[] };
+  const held = host.cast.contextOf(group) as { scheduler: StepScheduler } | null;
+  if (held === null) return [];
+  const { running } = held.scheduler.toJSON() as { running: readonly { task: Address }[] };
   return running.flatMap(({ task }) => idsOf(task));
 }
 

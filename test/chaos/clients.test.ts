@@ -1,7 +1,7 @@
 /** Clients that leave: wherever their request is, what was kept for it is given back. */
 import { expect, it } from 'vitest';
 import { parsePlan } from '../../src/chaos/fault-plan.ts';
-import type { FaultInput } from '../../src/chaos/index.ts';
+import { chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { type RunReport, runPlan } from '../../src/chaos/run.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 
@@ -28,4 +28,11 @@ it.each<[string, Partial<FaultInput>]>([
   expect(faults).toMatchObject([{ struck: true, effect: 1, call: 0 }]);
   expect(met).toEqual(['received']);
   expect((await run(true)).violations).toMatchObject([{ verdict: 'wrong result', what: expect.stringContaining('admission counts') }]);
+});
+
+it('a client that is to leave at a step whose DP group is lost at that moment should stay', async () => {
+  const lost: FaultInput = { kind: 'expert-lost', executor: 0, expert: 13, copy: 0, at: { phase: 'dispatch', nth: 2 } };
+  const gone: FaultInput = { kind: 'client-gone', call: 0, at: { phase: 'dispatch', nth: 2, there: true } };
+  const { violations } = await chaos.run({ seed: 9330, calls: [{ prompt_tokens: 1, max_tokens: 2 }], faults: [lost, gone] });
+  expect(violations).toEqual([]);
 });

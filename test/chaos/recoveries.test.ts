@@ -35,6 +35,25 @@ describe('a pod whose lost workers have no successors', () => {
     expect(new Set(calls.map((call) => call.code))).toEqual(new Set([code]));
   });
 
+  it('should undo a step that was launched for who had ended by then, when who waits behind it is let go', async () => {
+    const { violations, calls, given_up } = await chaos.run({
+      seed: 1862,
+      pod: {
+        ...{ topology: 'colocated:dp=3', workers: 2, job_executors: 3, hash_foreseeable: 0.7, respawn: false },
+        speculative_config: { method: 'mtp', num_speculative_tokens: 2, adaptive: true },
+      },
+      calls: [
+        { ms: 0, key: 0, prompt_tokens: 5, max_tokens: 9 },
+        { ms: 0.25, key: 5, prompt_tokens: 10, max_tokens: 5 },
+        { ms: 3.1, key: 11, prompt_tokens: 17, max_tokens: 5, n: 2 },
+        { ms: 0, key: 9, prompt_tokens: 3, max_tokens: 24 },
+        { ms: 0, key: 4, prompt_tokens: 1, max_tokens: 2 },
+      ],
+      faults: [{ kind: 'worker-hangs', worker: 1, at: { event: 292 }, for_ms: 500 }],
+    });
+    expect([given_up, calls[2]?.code, violations]).toEqual([1, 'experts_lost', []]);
+  });
+
   it('should compute for want of its group in another one what was to be computed there', async () => {
     const pod = { topology: 'colocated:dp=2', workers: 2, ...ROOM, respawn: false };
     const calls = [{ data_parallel_rank: 1 }, { ms: 2, data_parallel_rank: 1, max_tokens: 4 }];
