@@ -1,5 +1,5 @@
 /**
- * Somebody is to be let go of whom a step computes: he waits for its end, and no longer, should it wait for an NPU that is lost. The NPUs know (undone-steps.ts).
+ * Steps that compute who is to be let go of, or who has ended: they are waited for, and no longer, should they wait for an NPU that is lost. The NPUs know (undone-steps.ts).
  * @module
  */
 import type { Address } from '../../src/protocol/address.ts';

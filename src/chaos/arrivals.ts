@@ -1,8 +1,6 @@
 /** Calls that come one after another, each so long after the first of them in virtual time. @module */
-import type { VirtualHost } from '../runtime/virtual-host.ts';
+import { NS_PER_MS, type VirtualHost } from '../runtime/virtual-host.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
-
-const NS_PER_MS = 1_000_000;
 
 export class Arrivals {
   readonly #pod: Pick<VirtualPod, 'wake'>;

@@ -3,7 +3,6 @@ import { callId } from '../calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { address } from '../protocol/address.ts';
 
-const NS_PER_MS = 1_000_000;
 /** States in which a request goes on (actors/request.ts). */
 const GOES_ON: ReadonlySet<string> = new Set(['admitted', 'queued', 'running', 'streaming', 'replacing']);
 
@@ -27,7 +26,7 @@ export class CallTimes {
     for (const [call, opened] of this.#open) {
       const now = frontend.open.get(call);
       if (now === undefined) {
-        opened.span.until_ms = host.now_ns / NS_PER_MS;
+        opened.span.until_ms = host.clock.now_ms();
         this.#open.delete(call);
       } else if (now.id !== opened.request) {
         opened.request = now.id;
@@ -51,7 +50,7 @@ export class CallTimes {
   /** One that goes on from what its caller has of it has been open all along. */
   #openedNow(call: number, request: number): Opened {
     const id = callId(call);
-    const opened = this.#opened.get(id) ?? { span: { since_ms: this.#control.host.now_ns / NS_PER_MS, until_ms: 0 }, request };
+    const opened = this.#opened.get(id) ?? { span: { since_ms: this.#control.host.clock.now_ms(), until_ms: 0 }, request };
     opened.span.until_ms = Number.POSITIVE_INFINITY;
     opened.request = request;
     this.#opened.set(id, opened);

@@ -4,8 +4,6 @@ import type { Mail } from '../runtime/cast.ts';
 import { ON_CONTROL } from '../runtime/directory.ts';
 import type { Span } from './call-times.ts';
 
-const NS_PER_MS = 1_000_000;
-
 /** `fault`: its index in the plan. `span`: from the first message that it did not hear. `asked_ms`: when it was asked first whether it lives. `isFound`: it ended with its worker. */
 export type Hang = {
   readonly fault: number;
@@ -41,15 +39,15 @@ export class Hangs {
     let asked_ms: number | null = null;
     const release = host.hold((mail) => {
       if (!isHeld(mail)) return false;
-      since_ms ??= host.now_ns / NS_PER_MS;
-      if (mail.message.type === 'PING') asked_ms ??= host.now_ns / NS_PER_MS;
+      since_ms ??= host.clock.now_ms();
+      if (mail.message.type === 'PING') asked_ms ??= host.clock.now_ms();
       return true;
     });
     const goOn = npus.length === 0 ? null : machine.hang(npus);
     const hear = isDeaf ? workers.deafen() : null;
     return (after_ns) => {
       const isFound = worker !== ON_CONTROL && workers.isLost(worker);
-      const span = since_ms === null ? null : { since_ms, until_ms: host.now_ns / NS_PER_MS };
+      const span = since_ms === null ? null : { since_ms, until_ms: host.clock.now_ms() };
       this.ended.push({ fault, worker, span, asked_ms, isFound });
       note(release());
       const goOnNow = (): void => note(goOn?.() ?? 0);

@@ -10,6 +10,7 @@ import type { Mail } from '../runtime/cast.ts';
 import { CONTROL_THREAD, ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
+import { NS_PER_MS } from '../runtime/virtual-host.ts';
 import type { CallReport } from './client.ts';
 import { type Clients, callsComputedBy } from './clients.ts';
 import { corrupted } from './corruption.ts';
@@ -25,7 +26,6 @@ import { struckBy } from './struck-part.ts';
 import { flipWeightBit } from './weight-bits.ts';
 import { writeOn } from './zombie.ts';
 
-const NS_PER_MS = 1_000_000;
 /** Who comes back reads mail for so long at most before its NPUs go on. */
 const MAIL_FIRST_NS = 50_000;
 /** A zombie writes over what it has written; so often at most, where nobody succeeds it. */

@@ -45,7 +45,7 @@ type Moment = { readonly time_ns: number; readonly order: number; readonly act: 
 type Hold = { readonly isHeld: (mail: Mail) => boolean; readonly kept: (Arrival | Timer)[] };
 type Timer = Omit<Arrival, 'pair'> & { readonly id: string; readonly isBackground: boolean; isCancelled: boolean };
 
-const NS_PER_MS = 1_000_000;
+export const NS_PER_MS = 1_000_000;
 
 export class VirtualHost {
   readonly clock: Clock = { now_ms: () => this.#now_ns / NS_PER_MS };
