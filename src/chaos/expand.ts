@@ -3,11 +3,12 @@
  * a pod that has the phase: neighbouring seeds have them all, and each comes with all topologies in turn.
  * @module
  */
-import { largestTopology } from '../flowserve/scale-shapes.ts';
+import { isServing, largestTopology } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Message } from '../protocol/messages.ts';
-import { deploy, parseTopology } from '../protocol/topology.ts';
+import { deploy, type Executor, npuOfExpert, parseTopology } from '../protocol/topology.ts';
+import { dealtOutByKind } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { type Cell, cellsOf, isOfSameClient, LOSING, momentsOf } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
@@ -88,6 +89,8 @@ type Parts = {
   readonly executors: number;
   /** Of an expert, at most, whichever executor's it is. */
   readonly copies: number;
+  /** The worker that has it at first, of mirrored ones the first copy. */
+  readonly holderOf: (fault: Extract<FaultInput, { readonly kind: 'expert-lost' }>) => number;
   readonly job_executors: number;
 };
 
@@ -121,7 +124,8 @@ export function expandSeed(
   const variety = new SeededRandom(seed, VARIED_STREAM);
   const isReal = recovery !== 'degraded' && new SeededRandom(seed, KERNELS_STREAM).below(1_000) < real_kernels * 1_000;
   const shaped = varied(isReal ? withRealKernels(drawn) : drawn, variety);
-  const recovering = withRecovery(shaped, recovery, new SeededRandom(seed, RECOVERY_STREAM)) ?? shaped;
+  const recovered = withRecovery(shaped, recovery, new SeededRandom(seed, RECOVERY_STREAM)) ?? shaped;
+  const recovering = isOfControllers(cell) ? withControllers(recovered) : recovered;
   const pod = cell.kind === 'dram-bit-flip' ? withResting(recovering, new SeededRandom(seed, RESTING_STREAM)) : recovering;
   const asked = Array.from({ length: 2 + random.below(5) }, () => drawCall(random));
   const calls = cell.kind === 'dram-bit-flip' ? askedAgain(asked) : asked;
@@ -154,6 +158,12 @@ function drawPodWith(
     }
   return [drawPod(names[0] as string, random), 'successors'];
 }
+
+/** Where all workers begin anew with a lost one, nobody is left of whom more could be lost. */
+const isOfControllers = ({ phase, recovery }: Cell): boolean => phase === 'takeover' && recovery === 'restart';
+
+/** Each worker has some that others take over from. */
+const withControllers = (pod: PodOptions): PodOptions => ({ ...pod, job_executors: 1 + (pod.workers ?? 1) });
 
 /** KV that is soon in nobody's way leaves for DRAM, and comes back by a link that is worth it. */
 function withResting({ prefix_caching: _, kv_block_size: __, ...pod }: PodOptions, random: SeededRandom): PodOptions {
@@ -194,14 +204,13 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
   const losing = kinds.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
-    // Where all workers begin anew with a lost one, nobody is left of whom more could be lost.
-    const ofControllers = random.below(2) === 0 || cell.recovery === 'restart';
+    const ofControllers = random.below(2) === 0 || isOfControllers(cell);
     const kind = losing.includes('controllers-lost') && ofControllers ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
     const loss = asNamed(drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]));
     const [first] = faults;
     // Who is lost already is not lost again.
-    const isSame = first !== undefined && 'worker' in first && 'worker' in loss && first.worker === loss.worker;
-    faults.push(isSame ? { ...loss, worker: (loss.worker + 1) % parts.workers } : loss);
+    const struck = first?.kind === 'expert-lost' ? parts.holderOf(first) : first !== undefined && 'worker' in first ? first.worker : -1;
+    faults.push('worker' in loss && loss.worker === struck ? { ...loss, worker: (loss.worker + 1) % parts.workers } : loss);
   }
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
@@ -269,9 +278,12 @@ function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom):
   return { rebalances: Array.from({ length: 1 + random.below(4) }, () => ({ ms: drawMs(CHANGED_MS_MAX, random) })) };
 }
 
-function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
-  const { npus, groups, executors } = deploy(largestTopology(parseTopology(topology as string), scale_max, scale_min).topology);
+function partsOf({ topology, workers = 1, npu_workers, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
+  const { topology: largest, scaled } = largestTopology(parseTopology(topology as string), scale_max, scale_min);
+  const deployment = deploy(largest, scaled?.experts == null ? null : { executor: scaled.executor, ...scaled.experts });
+  const { npus, groups, executors } = deployment;
   const attention = npus.flatMap(({ id, kind }) => (kind === 'attention' ? [id] : []));
+  const workerOf = npu_workers ?? dealtOutByKind(npus, workers, (npu) => isServing(deployment, scaled, npu));
   return {
     workers,
     npus: npus.length,
@@ -279,6 +291,10 @@ function partsOf({ topology, workers = 1, job_executors = 1, scale_max, scale_mi
     groups: groups.length,
     executors: executors.length,
     copies: Math.min(...executors.map(({ experts }) => experts.npus)),
+    holderOf: ({ executor = 0, expert }) => {
+      const { first, npus: all, serving = all } = (executors[executor] as Executor).experts;
+      return workerOf[npuOfExpert(expert, { first, npus: serving })] as number;
+    },
     job_executors,
   };
 }

@@ -24,6 +24,14 @@ describe('seeds', () => {
   });
 });
 
+it('seeds whose pod begins anew as a whole lose an expert while others take over, and have it still then', async () => {
+  const cells = cellsOf(FAULT_KINDS);
+  const at = cells.findIndex(({ kind, phase, recovery }) => kind === 'expert-lost' && phase === 'takeover' && recovery === 'restart');
+  const effects: boolean[] = [];
+  for (let round = 0; round < 6; round++) effects.push(((await chaos.run(chaos.planOf(at + round * cells.length))).faults[0]?.effect ?? 0) > 0);
+  expect(effects.filter(Boolean).length).toBeGreaterThan(3);
+});
+
 /** Options that no seed draws. */
 const NOT_DRAWN = {
   ...{ clock: 'a run is virtual', seed: "it is the plan's own", model: 'there is one that is shipped' },
