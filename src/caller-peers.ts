@@ -4,7 +4,8 @@
  * @module
  */
 import type { ControlHandle } from './platform/control-handle.ts';
-import { type PeerNews, threadPeerDetached } from './protocol/threads.ts';
+import { toErrorRecord } from './protocol/errors.ts';
+import { type PeerNews, threadPeerCorrupt, threadPeerDetached } from './protocol/threads.ts';
 import { CONTROL_THREAD, Directory, seatsOf } from './runtime/directory.ts';
 import type { MessagePort, ReceivedMail } from './runtime/message-port.ts';
 
@@ -24,6 +25,14 @@ export class CallerPeers {
     this.#ports = ports;
     this.#directory = new Directory(hosting, seating);
     for (const { thread } of seatsOf(hosting)) if (lost.includes(thread) || !seating.threads.includes(thread)) port.links.detach(thread);
+  }
+
+  /** Rubbish lies in a worker's ring: its tokens are lost, with what is behind them, so it is given up, and they come from elsewhere. @throws of the control thread's ring, which nobody else can read */
+  findRubbish(thread: number, error: unknown): void {
+    const worker = this.#directory.seating.threads.indexOf(thread);
+    if (worker < 0) throw error;
+    const { links } = this.#port;
+    this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerCorrupt(worker, links.control.epochOf(thread), toErrorRecord(error).message), 'control');
   }
 
   hear(news: PeerNews): void {

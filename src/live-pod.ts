@@ -179,7 +179,11 @@ export class LivePod implements Pod {
     const space = new AddressSpace(memories, plan.memory.regions);
     this.space = space;
     this.#pulse = new ControlPulse(space.control);
-    const links = new Links(CALLER_THREAD, first, plan.rings, space.control, { now_us: () => clock.now_ms() * 1000, peer_epochs });
+    const links = new Links(CALLER_THREAD, first, plan.rings, space.control, {
+      now_us: () => clock.now_ms() * 1000,
+      peer_epochs,
+      onCorrupt: (peer, error) => this.#peers.findRubbish(peer, error),
+    });
     this.#port = new MessagePort(links, handle.isTraced);
     this.#peers = new CallerPeers(this.#port, handle, { receive: (mail) => this.#receive(mail), losePeer: () => this.#calls.losePeer() });
     this.#sleeper = new EventLoopSleeper(links.control, CALLER_THREAD);

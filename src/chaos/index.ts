@@ -39,8 +39,10 @@ export {
 } from './fault-plan.ts';
 export type { FaultReport } from './injector.ts';
 export type { Verdict, Violation } from './invariants.ts';
-export type { LiveOptions, LiveReport, StallParts, Strike } from './live.ts';
-export { LIVE_KINDS, type LiveKind } from './live-order.ts';
+export type { LiveOptions, LiveReport } from './live.ts';
+export type { StallParts } from './live-findings.ts';
+export { type Guard, LIVE_KIND_TEXTS, LIVE_KINDS, type LiveKind, WORKER_KINDS } from './live-kinds.ts';
+export type { Strike } from './live-strikes.ts';
 export { RECOVERIES, RECOVERY_TERMS, type Recovery } from './recoveries.ts';
 export type { RunReport } from './run.ts';
 export { SHRINKING_RUNS_MAX, type Shrunk } from './shrink.ts';

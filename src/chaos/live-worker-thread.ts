@@ -1,33 +1,44 @@
-/** Entry of a worker thread that breaks when it is told to, between two turns of its loop: with steps amid, and whatever they wait for. @module */
-import { AddressSpace } from '../fabric/address-space.ts';
+/**
+ * Entry of a worker thread that breaks when it is told to. What its loop calls at each turn, and what it calls where it sends, is looked on at: nothing of the
+ * shipped worker is changed for this.
+ * @module
+ */
 import { ControlPage } from '../fabric/control-page.ts';
+import { RingProducer } from '../fabric/ring.ts';
 import { NpuWorker } from '../flowserve/npu-worker.ts';
 import { birthOf, birthOfController } from '../platform/births.ts';
 import { whenSeated } from '../platform/worker-seat.ts';
-import { type LiveKind, LiveOrder } from './live-order.ts';
+import { Exchange } from '../xccl/exchange.ts';
+import { LiveStriker } from './live-striker.ts';
 
-/** Its loop reads the stop word at each turn: nothing of the shipped worker is changed for this. */
-const isStopped = ControlPage.prototype.isStopped;
+const { isStopped, ring } = ControlPage.prototype;
+const { publish, write, writePart } = RingProducer.prototype;
+const { leaveRows } = Exchange.prototype;
 
 whenSeated(({ acts: _, routing: __, ...data }, samples) => {
-  const order = new LiveOrder(new AddressSpace(data.memories, data.plan.memory.regions));
-  ControlPage.prototype.isStopped = function (thread: number): boolean {
-    suffer(order.take(data.worker));
+  const striker = new LiveStriker(data);
+  ControlPage.prototype.isStopped = function (thread) {
+    striker.turn();
     return isStopped.call(this, thread);
+  };
+  ControlPage.prototype.ring = function (thread) {
+    return striker.losesBell(this, thread) || ring.call(this, thread);
+  };
+  RingProducer.prototype.publish = function () {
+    striker.show(this);
+    return publish.call(this);
+  };
+  RingProducer.prototype.write = function (...frame) {
+    return !striker.isFull(this) && write.apply(this, frame);
+  };
+  RingProducer.prototype.writePart = function (...part) {
+    return striker.isFull(this) ? 0 : writePart.apply(this, part);
+  };
+  Exchange.prototype.leaveRows = function (lane, blocks) {
+    leaveRows.call(this, lane, blocks);
+    striker.leaveRows(blocks);
   };
   const worker = new NpuWorker(data, { birthOf, birthOfController }, undefined, undefined, samples);
   worker.start();
   worker.run();
 });
-
-function suffer(kind: LiveKind | null): void {
-  switch (kind) {
-    case 'worker-dies':
-      throw new Error('a live run killed it');
-    case 'worker-blocks':
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-      break;
-    case 'worker-spins':
-      for (;;);
-  }
-}

@@ -1,8 +1,8 @@
 /** Flips a bit of rows of activations that are on their way between NPUs. @module */
-import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import type { Block } from '../xccl/row-sums.ts';
+import { flipBit } from './damage.ts';
 
 /** So often others leave rows before the NPU does: then it may leave none at all. */
 const PASSED_MAX = 64;
@@ -13,7 +13,7 @@ type Pod = Pick<VirtualControl, 'npus' | 'space' | 'directory'>;
 export function flipNextRows({ npus, space, directory }: Pod, npu: number, bit: number, onFlip: () => void): () => void {
   let passed = 0;
   const end = npus.travel.add((die, rows) => {
-    if ((die !== directory.dieOfNpu(npu) && passed++ < PASSED_MAX) || !flipBitOf(space, rows, bit)) return false;
+    if ((die !== directory.dieOfNpu(npu) && passed++ < PASSED_MAX) || !flipRowBit(space, rows, bit)) return false;
     end();
     onFlip();
     return true;
@@ -22,13 +22,11 @@ export function flipNextRows({ npus, space, directory }: Pod, npu: number, bit: 
 }
 
 /** Counted through all of them, and round. False: there are none. */
-function flipBitOf(space: AddressSpace, rows: readonly Block[], bit: number): boolean {
+export function flipRowBit(space: AddressSpace, rows: readonly Block[], bit: number): boolean {
   let left = bit % Math.max(1, 8 * rows.reduce((sum, { bytes }) => sum + bytes, 0));
   for (const { address, bytes } of rows) {
     if (left < 8 * bytes) {
-      const words = space.wordsOf(address);
-      const at = offsetOf(address) / 4 + (left >>> 5);
-      words[at] = (words[at] as number) ^ (1 << (left % 32));
+      flipBit(space, { address, bytes }, left);
       return true;
     }
     left -= 8 * bytes;

@@ -1,8 +1,9 @@
 /** Flips a bit of an NPU's weights. @module */
-import { offsetOf } from '../fabric/address.ts';
+import type { AddressSpace } from '../fabric/address-space.ts';
 import { expertIn, placeOfSlot } from '../flowserve/expert-slots.ts';
 import { holdsPieces, piecesOf, type RestingLayout } from '../flowserve/resting-weights.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import { flipBit, liesThere, type Spot, undo } from './damage.ts';
 
 type Memory = Pick<VirtualControl, 'plan' | 'space' | 'npus' | 'directory'>;
 
@@ -12,7 +13,20 @@ type Memory = Pick<VirtualControl, 'plan' | 'space' | 'npus' | 'directory'>;
  */
 export function flipWeightBit({ plan, space, npus, directory }: Memory, npu: number, bit: number, which: number): (() => boolean) | null {
   // On a virtual clock NPUs stay on their dies.
-  const layout = plan.layouts[npu] as RestingLayout;
+  const parts = restingParts(plan.layouts[npu] as RestingLayout, space);
+  const part = parts[which % Math.max(1, parts.length)];
+  if (part === undefined) return null;
+  const damage = flipBit(space, part, bit);
+  return () => {
+    if (!liesThere(space, damage)) return false;
+    undo(space, damage);
+    // Who ended for it, and has no successor, has it still.
+    return !npus.damaged.has(directory.workerOfNpu(npu));
+  };
+}
+
+/** Its matrices and vectors, then its slots that hold an expert. */
+export function restingParts(layout: RestingLayout, space: AddressSpace): Spot[] {
   const words = space.wordsOf(layout.base);
   const { weights, each } = layout.expertSlots;
   const slots = weights.flatMap((of, layer) =>
@@ -22,17 +36,5 @@ export function flipWeightBit({ plan, space, npus, directory }: Memory, npu: num
           .filter((slot) => expertIn(words, layout.expertSlots, layer, slot) >= 0)
           .map((slot) => placeOfSlot(layout.expertSlots, layer, slot)),
   );
-  const parts = [...(holdsPieces(layout, space) ? piecesOf(layout) : []), ...slots];
-  const part = parts[which % Math.max(1, parts.length)];
-  if (part === undefined) return null;
-  const at = offsetOf(part.address) / 4 + Math.floor((bit % (8 * part.bytes)) / 32);
-  const whole = words[at] as number;
-  const bad = whole ^ (1 << (bit % 32));
-  words[at] = bad;
-  return () => {
-    if (words[at] !== bad) return false;
-    words[at] = whole;
-    // Who ended for it, and has no successor, has it still.
-    return !npus.damaged.has(directory.workerOfNpu(npu));
-  };
+  return [...(holdsPieces(layout, space) ? piecesOf(layout) : []), ...slots];
 }

@@ -1,6 +1,6 @@
 /** `minipod chaos live`. @module */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { chaos, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts } from '../chaos/index.ts';
+import { chaos, LIVE_KIND_TEXTS, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts, WORKER_KINDS } from '../chaos/index.ts';
 import { RECOVERIES, type Recovery } from '../protocol/recovery.ts';
 import { EXIT_CODES } from './chaos-scope.ts';
 import { type Column, NONE, table } from './columns.ts';
@@ -15,13 +15,14 @@ type LiveFlags = {
   readonly topology: string;
   readonly workers: number;
   readonly recovery?: Recovery;
-  readonly kinds?: LiveKind[];
+  readonly kinds?: readonly LiveKind[];
   readonly json?: true;
 };
 
-function kinds(text: string): LiveKind[] {
+function kinds(text: string): readonly LiveKind[] {
+  if (text === 'all') return LIVE_KINDS;
   const unknown = text.split(',').find((name) => !LIVE_KINDS.includes(name as LiveKind));
-  if (unknown !== undefined) throw new InvalidArgumentError(`There is no ${unknown}; there are ${LIVE_KINDS.join(', ')}.`);
+  if (unknown !== undefined) throw new InvalidArgumentError(`There is no ${unknown}; there are ${LIVE_KINDS.join(', ')}, and all.`);
   return text.split(',') as LiveKind[];
 }
 
@@ -30,18 +31,24 @@ function seed(text: string): number {
   return Number(text);
 }
 
+const KIND_WIDTH = Math.max(...LIVE_KINDS.map(({ length }) => length)) + 2;
+
 export function addLiveCommand(command: Command, setExitCode: (code: number) => void): void {
-  const summary = 'Kills and hangs worker threads of a live pod under load, and checks every token.';
+  const summary = 'Breaks worker threads, memory and rings of a live pod under load, and checks every token.';
   command
     .command('live')
     .summary(summary)
     .description(summary)
-    .addOption(new Option('--strikes <N>', 'how often a thread is struck, once in two seconds').argParser(positive).default(20))
+    .addOption(new Option('--strikes <N>', 'how often a thread is struck, once in two seconds where one is lost').argParser(positive).default(20))
     .addOption(new Option('--seed <N>', 'decides what is asked, and what strikes whom').argParser(seed).default(1))
     .option('--topology <TOPOLOGY>', 'of the pod', 'colocated:dp=2')
     .addOption(new Option('--workers <N>', 'worker threads').argParser(positive).default(2))
     .addOption(new Option('--recovery <HOW>', 'what the pod does where a worker is lost').choices(RECOVERIES))
-    .addOption(new Option('--kinds <KINDS>', `of ${LIVE_KINDS.join(', ')} (default: all, in turn)`).argParser(kinds))
+    .addOption(new Option('--kinds <KINDS>', `what strikes, in turn: some of those below, or all (default: ${WORKER_KINDS.join(',')})`).argParser(kinds))
+    .addHelpText(
+      'after',
+      `\nKinds, of the worker that is struck:\n${LIVE_KINDS.map((kind) => `  ${kind.padEnd(KIND_WIDTH)}${LIVE_KIND_TEXTS[kind]}`).join('\n')}`,
+    )
     .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, verdict, violations}')
     .action(async (flags: LiveFlags) => setExitCode(await live(flags)));
 }
@@ -58,9 +65,10 @@ async function live({ json, ...options }: LiveFlags): Promise<number> {
   return EXIT_CODES[report.verdict];
 }
 
-type Row = { readonly kind: LiveKind; readonly stalls: readonly number[]; readonly parts: readonly StallParts[] };
+type Row = { readonly kind: LiveKind; readonly given: number; readonly stalls: readonly number[]; readonly parts: readonly StallParts[] };
 const COLUMNS: readonly Column<Row>[] = [
   ['kind', ({ kind }) => kind],
+  ['given', ({ given }) => given],
   ['struck', ({ stalls }) => stalls.length],
   ['stall p50 ms', ({ stalls }) => percentile(stalls, 0.5)],
   ['p99 ms', ({ stalls }) => percentile(stalls, 0.99)],
@@ -81,9 +89,15 @@ const COLUMNS: readonly Column<Row>[] = [
 
 function liveLines({ strikes, calls, tokens, losses, verdict, violations }: LiveReport, isBrokenOff: boolean): string[] {
   const rows = LIVE_KINDS.map((kind): Row => {
-    const struck = strikes.filter((strike) => strike.kind === kind && strike.struck);
-    return { kind, stalls: struck.map(({ stall_ms }) => stall_ms).sort((a, b) => a - b), parts: struck.flatMap(({ parts }) => parts ?? []) };
-  }).filter(({ stalls }) => stalls.length > 0);
+    const given = strikes.filter((strike) => strike.kind === kind);
+    const struck = given.filter((strike) => strike.struck);
+    return {
+      kind,
+      given: given.length,
+      stalls: struck.map(({ stall_ms }) => stall_ms).sort((a, b) => a - b),
+      parts: struck.flatMap(({ parts }) => parts ?? []),
+    };
+  }).filter(({ given }) => given > 0);
   const end = isBrokenOff ? 'broken off' : verdict === 'held' ? 'all held' : `it did not hold: ${verdict}`;
   return [
     ...table(rows, COLUMNS, 4),
@@ -95,4 +109,4 @@ function liveLines({ strikes, calls, tokens, losses, verdict, violations }: Live
 
 /** Of a sorted list, the smallest value that so large a share does not exceed. */
 const percentile = (sorted: readonly number[], share: number): string =>
-  String(Math.round(sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] as number));
+  sorted.length === 0 ? NONE : String(Math.round(sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)] as number));

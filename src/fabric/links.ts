@@ -258,6 +258,12 @@ export class Links {
       const { control, data } = this.#ends[index] as Pair;
       control.checkStall(now_ms);
       data.checkStall(now_ms);
+      control.producer.restate();
+      data.producer.restate();
+    }
+    for (let index = 0; index < this.#incoming.length; index++) {
+      const { ring, isOver } = this.#incoming[index] as Incoming;
+      if (!isOver) ring.restate();
     }
   }
 

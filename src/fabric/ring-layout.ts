@@ -23,9 +23,9 @@ export const HEADER_WORDS = 8;
 export const HEADER_BYTES = HEADER_WORDS * 4;
 export const EXTENDED_BYTES = HEADER_BYTES + 4 * 4;
 export const WAITS_WORD = 16;
-const TAIL_WORD = 32;
+export const TAIL_WORD = 32;
 export const SLAB_TAIL_WORD = 33;
-const DATA_WORD = 64;
+export const DATA_WORD = 64;
 export const PAD = 0;
 export const KIND_MASK = 0xff;
 /** Of the kind's word; the rest is the frame's sum (frame-sum.ts). */

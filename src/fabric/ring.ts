@@ -142,6 +142,11 @@ export class RingProducer extends RingView {
     return true;
   }
 
+  /** Stores again what this end alone stores, where anybody else has written over it. */
+  restate(): void {
+    Atomics.store(this.words, this.headWord, this.#published);
+  }
+
   /** Bytes that the consumer leaves free now; a frame takes its payload and 32 more, and the end of the ring may have to be skipped. */
   get free_bytes(): number {
     return this.capacity - ((this.#head - Atomics.load(this.words, this.tailWord)) | 0);
@@ -339,6 +344,12 @@ export class RingConsumer extends RingView {
   /** Gives the room of all frames taken so far back to the producer. */
   release(): void {
     this.#slab?.release();
+    Atomics.store(this.words, this.tailWord, this.#tail);
+  }
+
+  /** The same as it is stored already, where anybody else has written over it: while nothing comes, nothing else would give the producer its room back. */
+  restate(): void {
+    this.#slab?.restate();
     Atomics.store(this.words, this.tailWord, this.#tail);
   }
 

@@ -91,7 +91,10 @@ export class SlabReader extends SlabView {
   }
 
   release(): void {
-    if (this.#tail === this.#released) return;
+    if (this.#tail !== this.#released) this.restate();
+  }
+
+  restate(): void {
     Atomics.store(this.words, this.tailWord, this.#tail);
     this.#released = this.#tail;
   }

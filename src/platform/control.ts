@@ -316,7 +316,7 @@ export class Control {
     return this.#frontend.jobExecutors.length === jobExecutorsOf(this.#plan.hosting).length;
   }
 
-  /** A worker that finds rubbish ends itself; this thread, with which the pod would end, has its writer ended. */
+  /** A worker that finds rubbish ends itself; this thread, with which the pod would end, has its writer ended, and so has the caller's (PEER_CORRUPT). */
   #giveUpCorrupt(thread: number, error: unknown): void {
     const worker = this.directory.seating.threads.indexOf(thread);
     if (worker < 0) throw error;
@@ -346,6 +346,10 @@ export class Control {
         break;
       case 'PEER_DETACHED':
         this.#workers.detached(worker, message.worker);
+        break;
+      case 'PEER_CORRUPT':
+        // Of one that is lost already its successor's rings are sound.
+        if (this.#space.control.epochOf(this.directory.threadOfWorker(message.worker)) === message.epoch) this.giveUp(message.worker, message.reason);
         break;
       case 'REPORTED':
         this.#reports.answered(message);

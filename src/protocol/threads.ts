@@ -188,6 +188,8 @@ export type ThreadMessage =
   | { readonly type: 'PEER_LOST'; readonly worker: number; readonly has_ended: boolean }
   /** The sender has let go of the lost worker's rings. */
   | { readonly type: 'PEER_DETACHED'; readonly worker: number }
+  /** In a ring of that worker the caller has found rubbish, and reads on nothing: it cannot end itself, so the writer has to. `epoch`: of the thread that wrote it. */
+  | { readonly type: 'PEER_CORRUPT'; readonly worker: number; readonly epoch: number; readonly reason: string }
   /** Its successor runs, on this thread's rings and these dies. `epoch`: the thread's as its successor, which may be raised before this is read. */
   | { readonly type: 'PEER_RESTARTED'; readonly worker: number; readonly thread: number; readonly epoch: number; readonly dies: readonly number[] }
   | { readonly type: 'REPORT'; readonly query: number; readonly experts: ExpertsAsked }
@@ -213,6 +215,7 @@ export const threadFailed = (reason: string, lost_weights: boolean): ThreadMessa
 export const threadStarted = (worker: number): ThreadMessage => ({ type: 'THREAD_STARTED', worker });
 export const threadPeerLost = (worker: number, has_ended: boolean): ThreadMessage => ({ type: 'PEER_LOST', worker, has_ended });
 export const threadPeerDetached = (lost: number): ThreadMessage => ({ type: 'PEER_DETACHED', worker: lost });
+export const threadPeerCorrupt = (worker: number, epoch: number, reason: string): ThreadMessage => ({ type: 'PEER_CORRUPT', worker, epoch, reason });
 export const threadPeerRestarted = (worker: number, thread: number, epoch: number, dies: readonly number[]): ThreadMessage => ({
   type: 'PEER_RESTARTED',
   worker,

@@ -97,6 +97,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
   ['type', 'reason', 'lost_weights'], // THREAD_FAILED
   ['type', 'worker', 'has_ended'], // PEER_LOST
+  ['type', 'worker', 'epoch', 'reason'], // PEER_CORRUPT
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query', 'experts'], // REPORT
   ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'experts', 'garbage', 'unexpected'], // REPORTED

@@ -1,6 +1,7 @@
 /** A peer that does not drain its rings is seen, by time or by what waits for it, and one that sleeps is woken. */
 import { describe, expect, it } from 'vitest';
-import type { Links } from '../../src/fabric/links.ts';
+import { sayAsOfALapAgo } from '../../src/chaos/ring-bytes.ts';
+import type { Links, RingPlace } from '../../src/fabric/links.ts';
 import { LIMITS } from '../../src/fabric/outgoing.ts';
 import { SEGMENTS } from './segments.ts';
 import { frame, payloadOf, twoThreads } from './two-threads.ts';
@@ -90,6 +91,30 @@ describe.each(SEGMENTS)('over %i segments, a peer that stopped draining', (segme
       for (let id = 0; id <= LIMITS.outbox_payloads_max + 600; id++) a.send(1, 'control', frame(id), null);
     };
     expect(sendAll).toThrow(new RegExp(`thread 1, for whose control ring ${LIMITS.outbox_payloads_max} frames of 0 bytes wait, stopped draining`));
+  });
+
+  it('is one of whom somebody has written how far it has read: it says so again, and goes on', () => {
+    let now_us = 5e9;
+    const { memory, rings, linksOf } = twoThreads(1_024, { segments });
+    const [a, b] = [linksOf(0), linksOf(1, { now_us: () => now_us })];
+    const place = rings.find(({ from, lane }) => from === 0 && lane === 'data') as RingPlace;
+    for (let id = 0; id < 3; id++) a.send(1, 'data', frame(id), payloadOf(id, 100));
+    a.flush();
+    expect(takeTurn(b)).toEqual([0, 1, 2]);
+    const space = { wordsOf: () => new Int32Array(memory.buffer) };
+    expect(sayAsOfALapAgo(space, place)).not.toBeNull();
+    // What room it knows of is used up first.
+    for (let id = 3; a.send(1, 'data', frame(id), payloadOf(id, 100)); id++) a.flush();
+    const sent = a.counters().find(({ lane }) => lane === 'data')?.frames ?? 0;
+    expect(sayAsOfALapAgo(space, place)).toBeNull();
+    expect([takeTurn(b).length, a.flush(), takeTurn(b).length]).toEqual([sent - 3, false, 1]);
+    expect(sayAsOfALapAgo(space, place)).not.toBeNull();
+    const large = payloadOf(99, 400);
+    a.send(1, 'data', frame(99), large);
+    expect([a.flush(), takeTurn(b)]).toEqual([true, []]);
+    now_us += 2_000_000;
+    for (let turn = 0; turn < 256; turn++) expect([b.hasInbound(), b.flush()]).toEqual([false, false]);
+    expect([a.flush(), takeTurn(b)]).toEqual([false, [99]]);
   });
 
   it('is woken when it sleeps, and wakes its sender when it has read', () => {

@@ -1,0 +1,255 @@
+/** Strikes at a live pod, one after the other: calls are asked, something breaks amid them, and what becomes of both is held against what must. @module */
+import type { LivePod } from '../live-pod.ts';
+import type { Pod } from '../pod.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { CONTROL_THREAD } from '../runtime/directory.ts';
+import { waitAtMost } from '../runtime/event-loop.ts';
+import { type CallReport, playClient } from './client.ts';
+import { liesThere, undo } from './damage.ts';
+import type { ChaosCall } from './fault-plan.ts';
+import type { Violation } from './invariants.ts';
+import { endsFor, findingsOf, hasFoundMore, lossOf, partsOf, type StallParts } from './live-findings.ts';
+import { type Guard, type LiveKind, WORKER_KINDS } from './live-kinds.ts';
+import { type Effect, LiveOrder } from './live-order.ts';
+import type { Undisturbed } from './undisturbed.ts';
+
+/**
+ * `struck`: it took effect. `guard`: by what it is noticed; null: it took none. `stall_ms`: the longest that any caller waited for its next tokens after the strike.
+ * `parts`: of which it took so long for what; null: nobody was lost for it, or it had no successor yet.
+ */
+export type Strike = {
+  readonly kind: LiveKind;
+  readonly struck: boolean;
+  readonly guard: Guard | null;
+  readonly struck_ms: number;
+  readonly stall_ms: number;
+  readonly parts: StallParts | null;
+};
+type Order = {
+  readonly number: number;
+  readonly kind: LiveKind;
+  readonly worker: number;
+  /** Of each call, when it strikes. */
+  readonly after_tokens: number;
+  readonly asked: readonly ChaosCall[];
+  /** Of what the strike draws for itself. */
+  readonly seed: number;
+};
+
+/** `threads`: seats of workers. */
+type Surroundings = {
+  readonly pod: LivePod;
+  readonly clock: Clock;
+  readonly undisturbed: Undisturbed;
+  readonly threads: number;
+  readonly aborted: Promise<void>;
+  readonly isAborted: () => boolean;
+};
+
+/** Calls that are asked at once. `heard`: when their tokens came. */
+type Round = { readonly heard: readonly number[][]; readonly ended: Promise<readonly CallReport[]> };
+
+const TAKEN_MS_MAX = 5_000;
+/** A silent one is found in some 300 ms where there is work, in 1.3 s where there is none, and later where its thread has to wait for a processor. */
+const FOUND_MS_MAX = 60_000;
+/** No token of any call, the recovery of what was struck amid them included. How long all of them take is a matter of what else the machine does. */
+const SILENCE_MS_MAX = 60_000;
+const ANSWERS_MS_MAX = 600_000;
+const POLL_MS = 10;
+const LOOK_MS = 1_000;
+const STAYS = { leaves: -1, turns: 0 } as const;
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+
+const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
+
+export class LiveStrikes {
+  readonly violations: Violation[] = [];
+  calls = 0;
+  tokens = 0;
+  readonly #around: Surroundings;
+  readonly #order: LiveOrder;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+    this.#order = new LiveOrder(around.pod.space);
+  }
+
+  /** Null: broken off, or its calls do not end. */
+  async strike({ number, kind, worker, after_tokens, asked, seed }: Order): Promise<Strike | null> {
+    const { pod, clock, isAborted } = this.#around;
+    const where = `strike ${number}, ${kind} of worker ${worker}`;
+    const before = findingsOf(await pod.stats());
+    const round = await this.#ask(asked);
+    const asked_ms = clock.now_ms();
+    const isEarly = (): boolean => round.heard.some((times) => times.length < after_tokens) && clock.now_ms() - asked_ms < ANSWERS_MS_MAX;
+    // What waits for its chance is there from the first: who only prefills has none later.
+    const isAwaited = (WORKER_KINDS as readonly LiveKind[]).includes(kind) || seed % 2 === 0;
+    while (isAwaited && !isAborted() && isEarly() && (await isPending(round.ended))) await pause(1);
+    const struck_ms = clock.now_ms();
+    this.#give(worker, kind, seed);
+    const mayBeTaken = async (): Promise<boolean> => isHeldUp(kind) || (await isPending(round.ended));
+    while (!isAborted() && !this.#order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX && (await mayBeTaken())) await pause(1);
+    if (!(await this.#hear(round, struck_ms, where))) return null;
+    const effect = await this.#withdraw();
+    const stall = round.heard.map((times) => longestGap(times, struck_ms)).reduce((worst, gap) => (gap.ms > worst.ms ? gap : worst));
+    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, parts: null };
+    if (this.violations.length > 0 || isAborted()) return missed;
+    if (effect === null) {
+      if (isHeldUp(kind)) this.violations.push({ verdict: 'lost progress', what: `${where}: its thread did not take it up in ${seconds(TAKEN_MS_MAX)}` });
+      return missed;
+    }
+    const { guard, damage } = effect;
+    const hasFound = async (): Promise<boolean> => hasFoundMore(guard, before, findingsOf(await pod.stats()));
+    const isIt = endsFor(guard, worker);
+    const ended = async (): Promise<StallParts | null> => (isIt === null ? null : partsOf(pod, isIt, struck_ms, stall.ended_ms, clock));
+    const struck = (parts: StallParts | null): Strike => ({ kind, struck: true, guard, struck_ms, stall_ms: stall.ms, parts });
+    switch (guard) {
+      case 'end':
+      case 'frame': {
+        // Who hangs and has nothing to do is found all the same, if not while these calls ran.
+        const parts = await this.#until(ended);
+        // Deno ends no thread that runs, and bears its silence where no spare seat is left.
+        if (parts === null && !isAborted() && !('Deno' in globalThis && guard === 'end'))
+          this.violations.push({ verdict: 'lost progress', what: `${where}: nobody ended for it and had a successor within ${seconds(FOUND_MS_MAX)}` });
+        return struck(parts);
+      }
+      case 'weights':
+      case 'kv':
+      case 'rows': {
+        const isFound = async (): Promise<boolean> => (isIt === null ? await hasFound() : (await lossOf(pod, isIt, struck_ms, clock)) !== null);
+        // Whose memory nobody has read since: the same calls read it once more, if they come to the same place.
+        if (!(await isFound()) && damage !== undefined && liesThere(pod.space, damage) && !(await this.#hear(await this.#ask(asked), clock.now_ms(), where)))
+          return missed;
+        if (await isFound()) return struck(isIt === null ? null : await this.#until(ended));
+        if (damage !== undefined) undo(pod.space, damage);
+        return missed;
+      }
+      case 'restated': {
+        const isMended = await this.#until(async () => (damage !== undefined && liesThere(pod.space, damage) ? null : true));
+        if (isMended === null && !isAborted())
+          this.violations.push({ verdict: 'lost progress', what: `${where}: it is still said after ${seconds(FOUND_MS_MAX)}` });
+        return struck(null);
+      }
+      case 'nobody':
+        return struck(null);
+    }
+  }
+
+  #give(worker: number, kind: LiveKind, seed: number): void {
+    const { pod, threads } = this.#around;
+    this.#order.give(worker, kind, seed);
+    // Wherever it sits: an idle one sleeps.
+    for (let thread = CONTROL_THREAD + 1; thread <= CONTROL_THREAD + threads; thread++) pod.space.control.ring(thread);
+  }
+
+  /** What has come of the order; null: nothing, and nothing will. */
+  async #withdraw(): Promise<Effect | null> {
+    for (;;) {
+      const effect = this.#order.withdraw();
+      if (effect !== 'under way') return effect;
+      await pause(1);
+    }
+  }
+
+  async #ask(asked: readonly ChaosCall[]): Promise<Round> {
+    const { pod, clock, undisturbed } = this.#around;
+    const answers = await Promise.all(asked.map((call) => undisturbed.answerOf({ pod: { kernels: 'real' } }, call)));
+    const heard = asked.map((): number[] => []);
+    const running = asked.map((call, index) => playClient(timed(pod, clock, heard[index] as number[]), call, answers[index] ?? [], STAYS));
+    return { heard, ended: Promise.all(running) };
+  }
+
+  /** Waits for the calls' ends, and judges them. False: broken off, or they do not end. */
+  async #hear({ heard, ended }: Round, struck_ms: number, where: string): Promise<boolean> {
+    const { pod, clock, aborted, isAborted } = this.#around;
+    const lastHeard_ms = (): number => Math.max(struck_ms, ...heard.map((times) => times.at(-1) ?? 0));
+    const isSilent = (): boolean => clock.now_ms() - Math.min(lastHeard_ms() + SILENCE_MS_MAX, struck_ms + ANSWERS_MS_MAX) > 0;
+    while (!isAborted() && !isSilent() && (await isPending(ended))) await waitAtMost(Promise.race([ended, aborted]), LOOK_MS);
+    if (isAborted()) return false;
+    if (await isPending(ended)) {
+      this.violations.push({
+        verdict: 'lost progress',
+        what: `${where}: its calls have not ended in ${seconds(clock.now_ms() - struck_ms)}, the last token came after ${seconds(lastHeard_ms() - struck_ms)}`,
+      });
+      return false;
+    }
+    const reports = await ended;
+    this.calls += reports.length;
+    this.tokens += reports.reduce((sum, report) => sum + report.tokens, 0);
+    const isWrong = reports.some(({ code, wrong }) => code !== 'finished' || wrong.length > 0);
+    const failure = isWrong ? await failureOf(pod) : null;
+    if (failure !== null) this.violations.push({ verdict: 'crash', what: `${where}: the pod has ended: ${failure}` });
+    for (const [call, report] of reports.entries())
+      for (const what of brokenBy(report, failure !== null)) this.violations.push(at(`${where}, call ${call}`, what));
+    return true;
+  }
+
+  /** Asks until there is an answer, at most so long. */
+  async #until<Answer>(ask: () => Promise<Answer | null>): Promise<Answer | null> {
+    const { clock, isAborted } = this.#around;
+    for (const since_ms = clock.now_ms(); clock.now_ms() - since_ms < FOUND_MS_MAX && !isAborted(); await pause(POLL_MS)) {
+      const answer = await ask();
+      if (answer !== null) return answer;
+    }
+    return null;
+  }
+}
+
+/** Its thread takes it up wherever it is; others wait for something to strike. */
+const isHeldUp = (kind: LiveKind): boolean => (WORKER_KINDS as readonly LiveKind[]).includes(kind) || kind === 'zombie-writes';
+
+const isPending = async (promise: Promise<unknown>): Promise<boolean> => (await Promise.race([promise.then(() => false), pause(0).then(() => true)])) === true;
+
+const at = (where: string, { verdict, what }: Violation): Violation => ({ verdict, what: `${where}: ${what}` });
+
+/** No fault of a live run explains another end than the right one. */
+function brokenBy({ code, message, wrong }: CallReport, hasFailed: boolean): Violation[] {
+  const found = wrong.map((what): Violation => ({ verdict: 'wrong result', what }));
+  if (code === 'finished') return found;
+  return [...found, { verdict: hasFailed || code === 'internal' || code === 'crash' ? 'crash' : 'wrong result', what: `it ended with ${code}: ${message}` }];
+}
+
+/** Why a pod has ended by itself; null: it has not. */
+async function failureOf(pod: Pod): Promise<string | null> {
+  try {
+    await pod.stats();
+    return null;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Between two looks at a call that is struck amid, or the strike and what comes next. */
+function longestGap(times: readonly number[], struck_ms: number): { readonly ms: number; readonly ended_ms: number } {
+  let [longest, last] = [{ ms: 0, ended_ms: struck_ms }, struck_ms];
+  for (const time of times) {
+    if (time <= struck_ms) continue;
+    if (time - last > longest.ms) longest = { ms: time - last, ended_ms: time };
+    last = time;
+  }
+  return longest;
+}
+
+/** The pod, with the times at which its tokens come. */
+function timed(pod: Pod, clock: Clock, times: number[]): Pick<Pod, 'generate'> {
+  return {
+    generate: (prompt, options) => {
+      const generation = pod.generate(prompt, options);
+      return new Proxy(generation, {
+        get: (target, name) => {
+          if (name !== Symbol.asyncIterator) {
+            const value = Reflect.get(target, name, target) as unknown;
+            return typeof value === 'function' ? value.bind(target) : value;
+          }
+          return async function* () {
+            for await (const chunk of target) {
+              times.push(clock.now_ms());
+              yield chunk;
+            }
+          };
+        },
+      });
+    },
+  };
+}
