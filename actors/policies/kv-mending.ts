@@ -5,6 +5,7 @@
  *     ─▶ the blocks are mapped out, for good ─▶ whoever holds one gets another in its place ─▶ computes what lay there ─▶ goes on where it was
  *
  * What later blocks hold was computed by steps that had looked at all they read, so it stays.
+ * Where some experts are done without it does not: the same would not come of it again, so the sequence gives way, and all of it is computed anew (room-for-steps.ts).
  * The NPU has forgotten the slots of the batch that failed, so each sequence is attached again with its next tokens. Its KV is where it was.
  */
 import type { ErrorRecord } from '../../src/protocol/errors.ts';

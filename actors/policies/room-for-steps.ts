@@ -6,6 +6,7 @@ import { preempted } from '../../src/protocol/constructors.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import type { CacheArrivals } from './cache-arrivals.ts';
 import { keepable } from './foresight.ts';
+import { nextMend } from './kv-mending.ts';
 import type { KvReceiving } from './kv-receiving.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningBatch } from './running-batch.ts';
@@ -50,6 +51,16 @@ export class RoomForSteps {
       else if (last !== null && running === oldest) this.takeArrived(last, messages);
       else return false;
     }
+    return true;
+  }
+
+  /**
+   * Where gates do without experts, or did, mending alone makes something else of what lay in bad memory than what later KV has come of: who needs it gives way, once
+   * nothing computes him, and is computed anew. True: he sits this step out. `masked`: of the next step.
+   */
+  giveUpMending(running: RunningSequence, masked: readonly number[], messages: Commands['send'][]): boolean {
+    if (nextMend(running) === null || (masked.length === 0 && !running.isDegraded)) return false;
+    if (running.flights === 0) this.preempt(running, messages);
     return true;
   }
 

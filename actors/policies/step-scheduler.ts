@@ -167,7 +167,7 @@ export class StepScheduler {
     let spare = this.drafting.isOn ? draftRows(inOrder, this.waiting, budget) : 0;
     for (const running of inOrder) {
       if (budget === 0) break;
-      if (running.slot < 0) continue; // has just given way to an older one
+      if (running.slot < 0 || this.#room.giveUpMending(running, this.masked, messages)) continue; // has just given way
       const mend = nextMend(running);
       if (mend !== null) {
         // What it goes on with attends to that.

@@ -27,11 +27,12 @@ type Run = {
   readonly tokens: number;
 };
 
-/** Lets sequences that begin alike run to their ends; before some steps a block goes bad that somebody reads. */
+/** Lets sequences that begin alike run to their ends; before some steps a block goes bad that somebody reads. `masked_from`: the first step that does without experts. */
 function run(
   limits: Partial<SchedulerLimits>,
   prompts: readonly { readonly length: number; readonly family: number; readonly max_tokens: number }[],
   spoilings: readonly Spoiling[],
+  masked_from = Number.POSITIVE_INFINITY,
 ): Run & { readonly scheduler: StepScheduler } {
   const scheduler = new StepScheduler({ ...LIMITS, ...limits }, 'dp-group/0');
   const npu = new FakeNpu(BLOCK, limits.batch_tokens_max ?? LIMITS.batch_tokens_max);
@@ -58,6 +59,7 @@ function run(
   let launched: StepPlan[] = [];
   for (let step = 0; scheduler.hasWork || scheduler.isStepping; step++) {
     expect(step).toBeLessThan(4_000);
+    if (step === masked_from) scheduler.masked = [1];
     for (let planned = scheduler.plan(); planned !== null; planned = scheduler.plan()) {
       hear(planned.messages);
       launched.push(planned.plan);
@@ -103,9 +105,10 @@ describe('KV in memory that goes bad', () => {
           foreseers: fc.integer({ min: 1, max: 2 }),
           batch_tokens_max: fc.integer({ min: 2, max: 30 }),
           kv_blocks: fc.integer({ min: 18, max: 40 }),
+          masked_from: fc.oneof(fc.constant(Number.POSITIVE_INFINITY), fc.nat(25)),
         }),
-        ({ prompts, spoilings, ...limits }) => {
-          const { output, ends, spoiled, found, scheduler } = run(limits, prompts, spoilings);
+        ({ prompts, spoilings, masked_from, ...limits }) => {
+          const { output, ends, spoiled, found, scheduler } = run(limits, prompts, spoilings, masked_from);
           expect(output).toEqual(
             prompts.map(({ length, family, max_tokens }, request) =>
               expectedOutput(
@@ -137,6 +140,18 @@ describe('KV in memory that goes bad', () => {
     expect(found).toBe(1);
     // A block of 4, and the step that was launched behind the one that found it was never run.
     expect(tokens - whole.tokens).toBe(BLOCK + 1);
+  });
+
+  it.each([
+    ['all of it where experts were done without', 0, 64 + 8 + 1],
+    // What it found was whole until then, and is kept; the bad block was the fourth.
+    ['what follows it too where they are from now on', 12, 64 + 8 + 1 - 3 * BLOCK],
+  ])('should have computed again %s', (_, masked_from, positions) => {
+    const prompts = [{ length: 64, family: 0, max_tokens: 24 }];
+    const whole = run({}, prompts, []);
+    const { output, found, tokens, scheduler } = run({}, prompts, [{ step: 12, which: 3 }], masked_from);
+    expect([output, found, scheduler.preemptions, scheduler.cache.used]).toEqual([whole.output, 1, 1, 0]);
+    expect(tokens - whole.tokens).toBe(positions);
   });
 
   it('should keep nothing in a bad block, though its holder has it for itself alone', () => {

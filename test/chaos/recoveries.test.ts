@@ -245,6 +245,23 @@ describe('a pod that does without lost experts', () => {
     expect(calls[3]?.told?.map(({ isMarked }) => isMarked)).toContainEqual([false, true]);
   });
 
+  it('should compute all of a sequence anew where memory goes bad, since what lay there alone would be computed without other experts than it was', async () => {
+    const { violations, calls, faults } = await chaos.run({
+      seed: 498,
+      pod: { topology: 'colocated:dp=3', workers: 3, job_executors: 3, respawn: false, degraded: true },
+      calls: [
+        { prompt_tokens: 1, max_tokens: 1 },
+        { key: 4, prompt_tokens: 17, max_tokens: 6 },
+      ],
+      faults: [
+        { kind: 'kv-bit-flip', npu: 0, block: 10, bit: 717, at: { phase: 'takeover' } },
+        { kind: 'worker-lost', worker: 1, at: { phase: 'decode', nth: 3 } },
+      ],
+    });
+    expect(violations).toEqual([]);
+    expect([faults[0]?.effect, calls[1]?.told?.[0]?.isMarked.indexOf(true)]).toEqual([1, 3]);
+  });
+
   it('should be found where it says something else, or does not say what it is', async () => {
     await using undisturbed = new Undisturbed();
     const plan: ChaosPlan = parsePlan({ pod: { ...APART, degraded: true }, calls: [{ key: 1, prompt_tokens: 3, max_tokens: 6 }] });
