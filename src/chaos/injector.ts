@@ -145,6 +145,7 @@ export class Injector implements Disturbance {
     this.#events++;
     // When it has been heard.
     if (mail.message.type === 'SERVE') this.#control.host.later(0, () => this.losses.note());
+    if (mail.message.type === 'NPU_BACK') this.losses.returned(mail.message.npu);
     if (mail.message.type === 'STEP_FAILED') this.#noteFailing(mail.to, mail.message.npu);
     for (const injected of this.#faults) {
       const { fault, state } = injected;
@@ -192,6 +193,7 @@ export class Injector implements Disturbance {
       injected.effect++;
       runs_ms *= fault.factor;
     }
+    if (delay_ms > 0 && this.#threadOf(owner) === CONTROL_THREAD) this.losses.hurry = Math.min(this.losses.hurry, runs_ms / delay_ms);
     return runs_ms;
   }
 

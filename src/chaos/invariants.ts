@@ -36,7 +36,7 @@ export type Circumstances = { readonly silent: number; readonly lacked: boolean 
 
 /** Codes that a call of the plan may end with, for a reason that the faults which took effect give. */
 function explained(
-  { pod, calls }: ChaosPlan,
+  { calls }: ChaosPlan,
   reports: readonly FaultReport[],
   call: number,
   { id, message }: CallReport,
@@ -51,8 +51,7 @@ function explained(
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   if (effective('row-bit-flip') > DAMAGED_MAX && DAMAGED.test(message)) codes.add('worker_failed');
-  // A successor that is waited for brings them back.
-  if (lacked && (pod['rehome_after_ms'] !== undefined || pod['respawn'] === false)) for (const code of FOR_WANT) codes.add(code);
+  if (lacked) for (const code of FOR_WANT) codes.add(code);
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }

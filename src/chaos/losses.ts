@@ -9,7 +9,7 @@ import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import { switchFor } from '../../actors/policies/role-places.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
-import { holdersMin, mayMove } from '../platform/births.ts';
+import { holdersMin, mayMove, successorMs } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { address } from '../protocol/address.ts';
 import { type Executor, projectionGroupOf, sharedExpertNpusOf } from '../protocol/topology.ts';
@@ -21,6 +21,12 @@ type Moment = { readonly workers: ReadonlySet<number>; readonly standby: Readonl
 export class Losses {
   readonly #pod: Pod;
   readonly #moments: Moment[] = [];
+  /** By worker: when it was lost last; and those of whose successors somebody has heard since. */
+  readonly #since_ms = new Map<number, number>();
+  readonly #returned = new Set<number>();
+  #awaited_ms = 0;
+  /** The quickest that a clock of those who wait has run, in units of its time. */
+  hurry = 1;
 
   constructor(pod: Pod) {
     this.#pod = pod;
@@ -28,15 +34,29 @@ export class Losses {
 
   /** A worker has just been lost: never are more than then. Or other groups serve than did. */
   note(): void {
-    this.#moments.push(this.#now);
+    const now = this.#now;
+    this.#moments.push(now);
+    for (const worker of now.workers)
+      if (this.#returned.delete(worker) || !this.#since_ms.has(worker)) this.#since_ms.set(worker, this.#pod.host.clock.now_ms());
+  }
+
+  /** Who waits for it hears that it is back: once more, where something keeps him from hearing. */
+  returned(npu: number): void {
+    const worker = this.#pod.directory.workerOfNpu(npu);
+    this.#awaited_ms = Math.max(this.#awaited_ms, this.#lostFor_ms(worker));
+    this.#returned.add(worker);
   }
 
   /**
    * At some moment a request could go nowhere: some expert had no readable copy, nor room for one, nor an attention NPU that would take the role of who had it, or no
-   * DP group was left, nor was to come. `dp_group`: of one that could begin in its executor alone.
+   * DP group was left, nor was to come, in the time that successors are given. `dp_group`: of one that could begin in its executor alone.
    */
   hasLacked(dp_group?: number): boolean {
     const { hosting } = this.#pod.plan;
+    const given_ms = successorMs(hosting);
+    const awaited = [...this.#since_ms.keys()].filter((worker) => !this.#returned.has(worker)).map((worker) => this.#lostFor_ms(worker));
+    const awaited_ms = Math.max(this.#awaited_ms, ...awaited);
+    if (given_ms === null || awaited_ms < given_ms * this.hurry) return false;
     return this.#moments.some((moment) => this.#lacks(moment, (executor) => waitsForSwitch(hosting, executor), dp_group));
   }
 
@@ -59,6 +79,11 @@ export class Losses {
   /** It is so now. */
   get lacks(): boolean {
     return this.#lacks(this.#now, () => true);
+  }
+
+  #lostFor_ms(worker: number): number {
+    const since_ms = this.#since_ms.get(worker);
+    return since_ms === undefined ? 0 : this.#pod.host.clock.now_ms() - since_ms;
   }
 
   /** Who is to begin in the place of one that has given it up is lost no more. */

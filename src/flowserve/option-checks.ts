@@ -86,6 +86,8 @@ function checkLosses({
   }
   if (rehome_after_ms === undefined) return;
   if (respawn === false) refuse('rehome_after_ms', 'no successor is waited for with respawn: false; leave one of them out');
+  if (recovery === 'restart')
+    refuse('rehome_after_ms', "with recovery 'restart' all workers begin anew with a lost one, and nobody is left to load its experts: leave one of them out");
   if (expert_balancing === undefined && scale_max?.experts === undefined)
     refuse('rehome_after_ms', 'experts of this pod stay where they are: give them room elsewhere with expert_balancing (--enable-eplb)');
 }

@@ -135,11 +135,17 @@ const NO_BALANCING = { policy: 'native', windows: 1, threshold: 1, period_ms: nu
 /** A successor takes tens of milliseconds, one whose weights are loaded anew seconds. */
 const SUCCESSOR_MS = 5_000;
 
+/** So long one is waited for before experts are loaded elsewhere. Where all begin anew with a lost one nobody is left for that: it is for ever, as in `ExpertMap`'s input. */
+export const successorMs = ({ respawn, recovery, rehome_after_ms = SUCCESSOR_MS }: AnyPodPlan['hosting']): number | null => {
+  if (respawn === false) return 0;
+  return recovery === 'restart' ? null : rehome_after_ms;
+};
+
 /** Expert maps of the executors whose experts move: they live with the executors. */
 export function expertMapsOf(plan: AnyPodPlan): { readonly self: Address; readonly birth: Birth }[] {
   const { config, hosting, options } = plan;
   const { policy, windows, threshold, period_ms } = options.expert_balancing ?? NO_BALANCING;
-  const successor_ms = hosting.respawn === false ? 0 : (hosting.rehome_after_ms ?? SUCCESSOR_MS);
+  const successor_ms = successorMs(hosting);
   return hosting.deployment.executors
     .filter((executor) => hasExpertMap(plan, executor))
     .map((executor) => {

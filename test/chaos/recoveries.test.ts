@@ -89,6 +89,34 @@ describe('a pod whose lost workers have no successors', () => {
   });
 });
 
+describe('a pod whose lost workers have successors', () => {
+  const pod = { ...EXPERTS_APART, expert_balancing: { redundant_slots: 2, period_ms: 1_000_000 } };
+
+  it.each([
+    ['has waited for one for five seconds by its own clock', {}, 600, 'experts_lost'],
+    ['has not', {}, 400, 'finished'],
+    ['waits as long as it takes', { recovery: 'restart' }, 600, 'finished'],
+  ])('should lack what is nowhere else when it %s', async (_, recovery, for_ms, code) => {
+    const { violations, calls } = await run(
+      { ...pod, ...recovery },
+      lost(1),
+      // Nobody succeeds anybody before all have heard; and timers run ten times as fast.
+      { kind: 'link-cut', from: 2, to: 'control', both: false, at: { ms: 0 }, for_ms },
+      { kind: 'clock-skew', thread: 'control', factor: 0.1, at: { ms: 0 }, for_ms: 500 },
+    );
+    expect([violations, new Set(calls.map((call) => call.code))]).toEqual([[], new Set([code])]);
+  });
+
+  it('should lack nothing before', async () => {
+    await using undisturbed = new Undisturbed();
+    const { control } = await undisturbed.createPod({ kernels: 'hash', ...pod } as PodOptions);
+    const losses = new Losses(control);
+    control.workers.lose(1, 'the test killed it');
+    losses.note();
+    expect([losses.hasLacked(), losses.lacks]).toEqual([false, true]);
+  });
+});
+
 describe('a pod whose attention NPUs take the roles of lost expert NPUs', () => {
   const SPARED: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x3,experts=2', workers: 5, npu_workers: [0, 1, 2, 3, 4], respawn: false };
 

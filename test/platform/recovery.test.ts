@@ -17,9 +17,11 @@ type Loss = { readonly worker: number; readonly event: number | 'amid' };
 /** `lives`: how many each worker has had; `began`: which workers' successors began, in their order. */
 type Run = { readonly answers: string[][]; readonly lives: number[]; readonly began: number[]; readonly ended_ms: number };
 
-async function runWith(options: PodOptions, losses: readonly Loss[] = []): Promise<Run> {
+/** `successor_s`: what a stage of all takes to begin; missing: as ever. */
+async function runWith(options: PodOptions, losses: readonly Loss[] = [], successor_s?: number): Promise<Run> {
   await using pod = (await createPod({ ...VIRTUAL, ...options })) as VirtualPod;
   const { control } = pod;
+  if (successor_s !== undefined) control.workers.successorTime = () => successor_s * 1e9;
   const began: number[] = [];
   const restart = control.npus.restart.bind(control.npus);
   control.npus.restart = (worker) => {
@@ -65,6 +67,13 @@ describe("recovery: 'restart'", () => {
     expect(began).toEqual([2, 0, 1]);
   });
 
+  it('should take as long as it takes, and nobody who waits for experts is told that they are lost', async () => {
+    const options: PodOptions = { topology: 'colocated:dp=2', workers: 2, expert_balancing: { redundant_slots: 4, period_ms: 1_000_000 }, recovery: 'restart' };
+    const { answers, ended_ms } = await runWith(options, [{ worker: 1, event: 150 }], 60);
+    expect(answers).toEqual((await runWith({})).answers);
+    expect(ended_ms).toBeGreaterThan(60_000);
+  });
+
   it('should speak against nobody whom the lost worker did not hold, however often', async () => {
     const losses = [100, 150, 200, 250].map((event) => ({ worker: 1, event }));
     const options = { topology: 'colocated:dp=2', workers: 2, load_balancing: 'packed', recovery: 'restart' } as const;
@@ -92,7 +101,9 @@ describe("recovery: 'restart'", () => {
     expect(all.ended_ms).toBeGreaterThan(alone.ended_ms);
   });
 
-  it('should be refused where one worker is all there is, and by a name that there is not', async () => {
+  it('should be refused where one worker is all there is or experts are to be loaded elsewhere meanwhile, and by a name that there is not', async () => {
+    const rehoming = { workers: 2, npus: 2, expert_balancing: { redundant_slots: 4 }, rehome_after_ms: 9 };
+    await expect(createPod({ ...VIRTUAL, ...rehoming, recovery: 'restart' })).rejects.toMatchObject({ code: 'invalid_request', param: 'rehome_after_ms' });
     await expect(createPod({ ...VIRTUAL, recovery: 'restart' })).rejects.toMatchObject({ code: 'invalid_request', param: 'recovery' });
     await expect(createPod({ ...VIRTUAL, workers: 2, npus: 2, recovery: 'reboot' as never })).rejects.toMatchObject({
       code: 'invalid_request',
