@@ -49,6 +49,11 @@ const untried = FAULT_KINDS.flatMap((kind) => {
   const missing = PHASES.filter((phase) => !phases.includes(phase));
   return missing.length === 0 ? [] : [[`\`${kind}\``, missing.join(', '), not_at]];
 });
+const unmixed = FAULT_KINDS.flatMap((kind) => {
+  const { tried_with } = KIND_TERMS[kind];
+  if (tried_with === undefined) return [];
+  return [[`\`${kind}\``, RECOVERIES.filter((recovery) => !tried_with.recoveries.includes(recovery)).join(', '), tried_with.why]];
+});
 const unrecovered = RECOVERIES.flatMap((recovery) => {
   const { not_at } = RECOVERY_TERMS[recovery];
   return not_at === undefined ? [] : [[recovery, not_at.phases.join(', '), not_at.why]];
@@ -83,5 +88,7 @@ ${markdownTable([['FAULT', 'PHASE', 'RECOVERY', 'PLANNED', 'STRUCK', 'EFFECTIVE'
 Not tried:
 
 ${markdownTable([['FAULT', 'PHASES', 'WHY'], ...untried])}
+
+${markdownTable([['FAULT', 'RECOVERIES', 'WHY'], ...unmixed])}
 
 ${markdownTable([['RECOVERY', 'PHASES', 'WHY'], ...unrecovered])}`);

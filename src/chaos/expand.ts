@@ -3,14 +3,12 @@
  * a pod that has the phase: neighbouring seeds have them all, and each comes with all topologies in turn.
  * @module
  */
-import { isServing, largestTopology } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { Message } from '../protocol/messages.ts';
-import { deploy, type Executor, npuOfExpert, parseTopology } from '../protocol/topology.ts';
-import { dealtOutByKind } from '../runtime/directory.ts';
+import { parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { type Cell, cellsOf, isOfSameClient, LOSING, momentsOf } from './fault-kinds.ts';
+import { drawFault, drawMs, type Parts, partsOf } from './drawn-fault.ts';
+import { type Cell, cellsOf, ENDS_POD, isOfSameClient, LOSING, momentsOf } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawRecovery, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
@@ -40,7 +38,6 @@ const LOSSES_MAX = 2;
 /** Later calls, rebalances and changes of shape come within milliseconds, or within tenths: undisturbed, a call takes some hundredths. */
 const ASKED_MS_MAX = 4;
 const CHANGED_MS_MAX = 2.5;
-const STRUCK_MS_MAX = 6;
 /** Four blocks, and one token: what is shorter is computed sooner than fetched. */
 const WORTH_FETCHING = 65;
 const [ROUNDS, KEYS_AGAIN] = [4, 5];
@@ -48,51 +45,8 @@ const [ROUNDS, KEYS_AGAIN] = [4, 5];
 const ASKED_AGAIN_MS = 0.7;
 /** Calls of different runs are often the same, so that what they are answered undisturbed is known. */
 const KEYS = 12;
-/** They come once or twice in a run, if at all. */
-const SELDOM: readonly Cell['phase'][] = ['kv-transfer', 'rebalance', 'scaling'];
-
-/** What parts tell one another. */
-const OF_REQUESTS = [
-  ...(['ADMITTED', 'PLACE', 'PLACED', 'ENQUEUE', 'SCHEDULED', 'PREFILLED', 'HANDED_OVER', 'RECEIVING', 'DECODING', 'TRANSFERRED', 'GENERATED'] as const),
-  ...(['ABANDON', 'ABANDONED', 'CANCEL', 'TASK_DONE', 'JOB_DONE', 'PREFIX_WANTED', 'PREFIX_LENT', 'STEP', 'STEP_DONE', 'STEP_FAILED'] as const),
-] as const satisfies readonly Message['type'][];
-const OF_LOSSES = [
-  ...(['DISOWN', 'ABANDON', 'TAKE_OVER', 'TAKEN_OVER', 'MEMBER_READY', 'JOB_EXECUTORS', 'EXECUTOR_LOST', 'EXECUTOR_READY', 'REPLACE', 'REPLACED'] as const),
-  ...(['REQUEST_MOVED', 'RANK_LOST', 'RANK_BACK', 'RESET', 'RANK_RESET', 'NPU_READY'] as const),
-] as const satisfies readonly Message['type'][];
-const OF_SHAPES = [
-  'EXPERT_WORK',
-  'EXPERT_WORK_DONE',
-  'SERVE',
-  'SERVING',
-  'HAND_BACK',
-  'HANDED_BACK',
-  'TAKE_PART',
-] as const satisfies readonly Message['type'][];
-
-/** Of the phase, what is told in it. */
-const delayedAt = (phase: Cell['phase']): readonly Message['type'][] => {
-  if (phase === 'takeover') return OF_LOSSES;
-  return phase === 'rebalance' || phase === 'scaling' ? OF_SHAPES : [...OF_REQUESTS, ...OF_LOSSES, ...OF_SHAPES];
-};
 /** Until a pod has what a cell needs. */
 const DRAWS_MAX = 16;
-/** Of a layer of the shipped model. */
-const EXPERTS = 32;
-
-/** Which of a pod's parts there are so many of. */
-type Parts = {
-  readonly workers: number;
-  readonly npus: number /** Of those, that run steps. */;
-  readonly attention: readonly number[];
-  readonly groups: number;
-  readonly executors: number;
-  /** Of an expert, at most, whichever executor's it is. */
-  readonly copies: number;
-  /** The worker that has it at first, of mirrored ones the first copy. */
-  readonly holderOf: (fault: Extract<FaultInput, { readonly kind: 'expert-lost' }>) => number;
-  readonly job_executors: number;
-};
 
 /** @throws `invalid_request` for a topology or a kind of fault that there is not */
 export function expandSeed(
@@ -144,17 +98,18 @@ const ANYTHING = { kind: 'client-gone', phase: 'time', recovery: 'any' } as cons
 
 /** One in which the phase may come and that has the recovery, of the first name whose pods have both. */
 function drawPodWith(
-  { phase, recovery: wanted }: Cell,
+  cell: Cell,
   names: readonly string[],
   recoveries: readonly Recovery[],
   random: SeededRandom,
   chance: SeededRandom,
 ): readonly [PodOptions, Recovery] {
+  const { phase, recovery: wanted } = cell;
   const recovery = wanted === 'any' ? drawRecovery(phase, recoveries, chance) : wanted;
   for (const name of names)
     for (let draws = 0; draws < DRAWS_MAX; draws++) {
       const pod = drawPod(name, random);
-      if (suits(phase, pod) && withRecovery(pod, recovery, chance) !== null) return [pod, recovery];
+      if (suits(cell, pod) && withRecovery(pod, recovery, chance) !== null) return [pod, recovery];
     }
   return [drawPod(names[0] as string, random), 'successors'];
 }
@@ -180,7 +135,9 @@ function askedAgain([first]: readonly ChaosCall[]): ChaosCall[] {
   }));
 }
 
-function suits(phase: Cell['phase'], { expert_balancing, workers = 1 }: PodOptions): boolean {
+function suits({ kind, phase }: Cell, { expert_balancing, workers = 1, job_executors = 1 }: PodOptions): boolean {
+  // The first one is on the control thread.
+  if (kind === 'job-executor-crashes' && job_executors === 1) return false;
   if (phase === 'rebalance') return expert_balancing !== undefined;
   // Somebody is lost, and somebody else may be.
   return phase !== 'takeover' || workers > 1;
@@ -199,24 +156,26 @@ const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOption
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
   const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
   const faults = [drawn(cell.kind, cell.phase)];
+  if (ENDS_POD.includes(cell.kind)) return faults;
   // What nobody wants back changes nothing.
   if (cell.kind === 'dram-bit-flip') faults.push(drawn(cell.kind, cell.phase));
+  const others = kinds.filter((kind) => !ENDS_POD.includes(kind) && (kind !== 'job-executor-crashes' || parts.job_executors > 1));
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
-  const losing = kinds.filter((kind) => LOSING.includes(kind));
+  const losing = others.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
     const ofControllers = random.below(2) === 0 || isOfControllers(cell);
     const kind = losing.includes('controllers-lost') && ofControllers ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
     const loss = asNamed(drawn(kind, (['admission', 'prefill', 'decode', 'decode'] as const)[random.below(4)]));
     const [first] = faults;
     // Who is lost already is not lost again.
-    const struck = first?.kind === 'expert-lost' ? parts.holderOf(first) : first !== undefined && 'worker' in first ? first.worker : -1;
+    const struck = first === undefined ? -1 : parts.endedBy(first);
     faults.push('worker' in loss && loss.worker === struck ? { ...loss, worker: (loss.worker + 1) % parts.workers } : loss);
   }
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
-  while (faults.length < count) {
-    const kind = kinds[random.below(kinds.length)] as FaultKind;
-    const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.includes(known)) : kind;
+  while (faults.length < count && others.length > 0) {
+    const kind = others[random.below(others.length)] as FaultKind;
+    const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? others.find((known) => !LOSING.includes(known)) : kind;
     // A clock twenty times as slow twice over waits for hours.
     if (other === 'clock-skew' && faults.some((fault) => fault.kind === other)) break;
     if (other === undefined) break;
@@ -235,12 +194,6 @@ const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
   const moments = momentsOf(kind);
   return moments[random.below(moments.length + 1)] ?? (moments.at(-1) as Cell['phase']);
 };
-
-/** Up to so many milliseconds, or to a tenth of that. */
-function drawMs(ms_max: number, random: SeededRandom): number {
-  const unit = random.below(2) === 0 ? 10 : 100;
-  return random.below(ms_max * 10) / unit;
-}
 
 function drawCall(random: SeededRandom): ChaosCall {
   const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;
@@ -276,107 +229,4 @@ function drawShapes({ topology, scale_max, scale_min }: PodOptions, random: Seed
 function drawRebalances({ expert_balancing }: PodOptions, random: SeededRandom): Pick<ChaosPlan, 'rebalances'> {
   if (expert_balancing === undefined) return {};
   return { rebalances: Array.from({ length: 1 + random.below(4) }, () => ({ ms: drawMs(CHANGED_MS_MAX, random) })) };
-}
-
-function partsOf({ topology, workers = 1, npu_workers, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
-  const { topology: largest, scaled } = largestTopology(parseTopology(topology as string), scale_max, scale_min);
-  const deployment = deploy(largest, scaled?.experts == null ? null : { executor: scaled.executor, ...scaled.experts });
-  const { npus, groups, executors } = deployment;
-  const attention = npus.flatMap(({ id, kind }) => (kind === 'attention' ? [id] : []));
-  const workerOf = npu_workers ?? dealtOutByKind(npus, workers, (npu) => isServing(deployment, scaled, npu));
-  return {
-    workers,
-    npus: npus.length,
-    attention,
-    groups: groups.length,
-    executors: executors.length,
-    copies: Math.min(...executors.map(({ experts }) => experts.npus)),
-    holderOf: ({ executor = 0, expert }) => {
-      const { first, npus: all, serving = all } = (executors[executor] as Executor).experts;
-      return workerOf[npuOfExpert(expert, { first, npus: serving })] as number;
-    },
-    job_executors,
-  };
-}
-
-function drawFault(kind: FaultKind, parts: Parts, calls: number, random: SeededRandom, phase: Cell['phase']): FaultInput {
-  const draw = (limit: number): number => random.below(limit);
-  const often = SELDOM.includes(phase) ? [1, 1, 1, 2] : [1, 1, 2, 3];
-  // Nothing rests in DRAM at first.
-  const nth = (kind === 'dram-bit-flip' && phase !== 'takeover' ? [1, 2, 4, 8] : often)[draw(4)] as number;
-  const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
-  const whileAsked = kind === 'dram-bit-flip' ? { ms: drawMs(2, random) } : anyTime;
-  const at = phase === 'time' || phase === 'client' ? whileAsked : { phase, nth, there: draw(2) === 0 };
-  // Who hangs while others take over is the more often found to hang.
-  const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;
-  const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
-  const stepping = (): number => parts.attention[draw(parts.attention.length)] as number;
-  const thread = (): number | 'control' => (draw(2) === 0 ? 'control' : draw(parts.workers));
-  const ends = (): { readonly from: number | 'control'; readonly to: number | 'control' } => {
-    const from = thread();
-    if (from === 'control') return { from, to: draw(parts.workers) };
-    const to = draw(2) === 0 ? 'control' : draw(parts.workers);
-    return { from, to: to === from ? 'control' : to };
-  };
-  switch (kind) {
-    case 'worker-lost':
-    case 'controllers-lost':
-      return { kind, worker, at };
-    case 'zombie-writes':
-      return { kind, worker, at };
-    case 'expert-lost':
-      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2) % parts.copies, at };
-    case 'worker-hangs':
-      return { kind, worker, at, for_ms };
-    case 'thread-pauses':
-      return { kind, thread: thread(), at, for_ms: [0.5, 5, 50, 100][draw(4)] as number };
-    case 'npu-hangs':
-      return { kind, npu, at, for_ms };
-    case 'npu-slow':
-    case 'npu-jitter':
-      return { kind, npu: stepping(), factor: 2 + draw(30), at, for_ms: 10 * for_ms };
-    case 'step-fails':
-      return { kind, npu: stepping(), at };
-    case 'dp-group-hangs':
-      return { kind, id: draw(parts.groups), at, for_ms };
-    case 'task-executor-hangs':
-      return { kind, id: draw(parts.executors), at, for_ms };
-    case 'job-executor-hangs':
-      return { kind, id: draw(parts.job_executors), at, for_ms };
-    case 'cluster-manager-hangs':
-      // Longer than its lease, or not.
-      return { kind, id: draw(2), at, for_ms: draw(2) === 0 ? for_ms : 5_000 };
-    case 'link-slow':
-      return { kind, ...ends(), factor: 10 + draw(1_000), at, for_ms };
-    case 'link-cut':
-      return { kind, ...ends(), both: draw(2) === 0, at, for_ms };
-    case 'clock-skew':
-      return { kind, thread: thread(), factor: [0.1, 0.5, 3, 20][draw(4)] as number, at, for_ms: 500 };
-    case 'client-gone':
-      return { kind, call: draw(calls), ...(phase === 'client' ? { after_chunks: draw(5) } : { at }) };
-    case 'client-slow':
-      return { kind, call: draw(calls), turns: 1 + draw(4) };
-    case 'message-delayed': {
-      const delay_ms = [0.1, 1, 20][draw(3)] as number;
-      const types = delayedAt(phase);
-      // All of one type are late, and all else is not: who should hear of it first hears of it last.
-      const which = draw(2) === 0 ? { type: types[draw(types.length)] as string } : { share: [1, 0.3, 0.05][draw(3)] as number };
-      return { kind, delay_ms, ...which, at, for_ms };
-    }
-    case 'message-reordered':
-      return { kind, delay_ms: [0.01, 0.1, 1][draw(3)] as number, share: 0.2, at, for_ms };
-    case 'message-duplicated':
-      return { kind, late_ms: [0, 0.1, 5, 50][draw(4)] as number, share: 0.2, at, for_ms };
-    case 'message-dropped':
-    case 'message-corrupted':
-      return { kind, share: 0.2, at, for_ms };
-    case 'kv-bit-flip':
-      return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
-    case 'dram-bit-flip':
-      return { kind, npu: stepping(), block: draw(64), bit: draw(1 << 20), at };
-    case 'row-bit-flip':
-      return { kind, npu, bit: draw(4_096), at };
-    case 'weights-bit-flip':
-      return { kind, npu, part: draw(64), bit: draw(1_024), at };
-  }
 }

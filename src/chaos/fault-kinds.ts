@@ -12,6 +12,8 @@ export type KindTerms = {
   readonly recovery: string;
   /** Why it is not tried at the other phases. */
   readonly not_at?: string;
+  /** The recoveries that it is tried with, and why with no others; missing: all. */
+  readonly tried_with?: { readonly recoveries: readonly Recovery[]; readonly why: string };
 };
 
 const ANY: readonly Phase[] = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'];
@@ -24,6 +26,10 @@ const survived = (recovery: string, phases: readonly Phase[] = ANY, not_at?: str
 const STEPPING: readonly Phase[] = ['prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling'];
 const WAITED_FOR = 'what needs it waits until it heals, or is found silent on its worker, given up and succeeded';
 const LEASED = 'another leads when its lease has run out';
+const CRASHED: KindTerms = {
+  ...survived('its thread ends by the error with all that lives there: what a lost worker is survived by'),
+  tried_with: { recoveries: ['successors', 'restart', 'no-successors'], why: 'its worker ends as any lost one does, which `worker-lost` tries with all' },
+};
 const READERS = 'it is by how much has been read: clients see no phases';
 
 export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
@@ -41,6 +47,15 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'task-executor-hangs': survived(WAITED_FOR),
   'job-executor-hangs': survived(WAITED_FOR),
   'cluster-manager-hangs': survived(LEASED),
+  'npu-crashes': CRASHED,
+  'dp-group-crashes': CRASHED,
+  'task-executor-crashes': survived(
+    'not survived: it lives on the control thread, so the pod ends, and each open call hears so at once',
+    [],
+    'whenever it is, the pod ends',
+  ),
+  'job-executor-crashes': CRASHED,
+  'cluster-manager-crashes': CRASHED,
   'link-slow': survived('nothing overtakes, nothing is lost'),
   'link-cut': survived('what is cut off waits in its ring'),
   'clock-skew': survived('no order depends on a clock'),
@@ -66,7 +81,13 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
 };
 
 /** Of these a request bears as many as of lost workers. */
-export const LOSING: readonly FaultKind[] = ['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'];
+export const LOSING: readonly FaultKind[] = [
+  ...(['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'] as const),
+  ...(['npu-crashes', 'dp-group-crashes', 'job-executor-crashes', 'cluster-manager-crashes'] as const),
+];
+
+/** Nothing else can be tried in a pod that has met one. */
+export const ENDS_POD: readonly FaultKind[] = ['task-executor-crashes'];
 
 /** A kind of fault at a phase; `time`: at any. `any`: it ends no worker, whatever the pod does then. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client'; readonly recovery: Recovery | 'any' };
@@ -83,7 +104,8 @@ export const recoveryFor = (kind: FaultKind, recovery: Recovery): Cell['recovery
 /** What a campaign of these kinds and recoveries tries, in turn. */
 export const cellsOf = (kinds: readonly FaultKind[], tried: readonly Recovery[] = RECOVERIES): Cell[] =>
   kinds.flatMap((kind): Cell[] => {
-    const recoveries = ENDING.includes(kind) ? tried : (['any'] as const);
+    const own = tried.filter((recovery) => KIND_TERMS[kind].tried_with?.recoveries.includes(recovery) ?? true);
+    const recoveries = ENDING.includes(kind) ? (own.length > 0 ? own : tried) : (['any'] as const);
     return momentsOf(kind).flatMap((phase) =>
       recoveries.filter((recovery) => recovery === 'any' || isTriedAt(recovery, phase)).map((recovery) => ({ kind, phase, recovery })),
     );

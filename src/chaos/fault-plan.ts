@@ -75,6 +75,12 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('task-executor-hangs'), id, at, for_ms }),
   z.strictObject({ kind: z.literal('job-executor-hangs'), id, at, for_ms }),
   z.strictObject({ kind: z.literal('cluster-manager-hangs'), id, at, for_ms }),
+  /** The actor throws, and its thread ends by that. */
+  z.strictObject({ kind: z.literal('npu-crashes'), npu, at }),
+  z.strictObject({ kind: z.literal('dp-group-crashes'), id, at }),
+  z.strictObject({ kind: z.literal('task-executor-crashes'), id, at }),
+  z.strictObject({ kind: z.literal('job-executor-crashes'), id, at }),
+  z.strictObject({ kind: z.literal('cluster-manager-crashes'), id, at }),
   z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: slower.max(10_000), at, for_ms }),
   z.strictObject({ kind: z.literal('link-cut'), from: thread, to: thread, both: z.boolean().default(false), at, for_ms }),
   /** Fast ones for less long: a pod that looks after itself twenty times as often has soon had as many events as a run may (EVENTS_MAX, run.ts). */
@@ -118,6 +124,7 @@ const faultSchema = z.discriminatedUnion('kind', [
 export type Fault = z.output<typeof faultSchema>;
 export type FaultInput = z.input<typeof faultSchema>;
 export type FaultKind = Fault['kind'];
+export type FaultOf<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
 export const FAULT_KINDS: readonly FaultKind[] = faultSchema.options.map(({ shape }) => shape.kind.value);
 
 const callSchema = z.strictObject({

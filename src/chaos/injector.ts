@@ -7,22 +7,22 @@ import type { VirtualControl } from '../platform/virtual-control.ts';
 import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Mail } from '../runtime/cast.ts';
-import { CONTROL_THREAD, ON_CONTROL } from '../runtime/directory.ts';
+import { ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import { NS_PER_MS } from '../runtime/virtual-host.ts';
 import type { CallReport } from './client.ts';
 import { type Clients, callsComputedBy } from './clients.ts';
-import { corrupted } from './corruption.ts';
 import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
-import type { Fault, FaultKind, Moment } from './fault-plan.ts';
+import type { Fault, FaultKind, FaultOf, Moment } from './fault-plan.ts';
 import { Hangs } from './hangs.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
 import { flipNextRows } from './row-bits.ts';
-import { struckBy } from './struck-part.ts';
+import { actorNamedBy, struckBy } from './struck-part.ts';
+import { Ways } from './ways.ts';
 import { flipWeightBit } from './weight-bits.ts';
 import { writeOn } from './zombie.ts';
 
@@ -45,13 +45,14 @@ export type FaultReport = {
   readonly failing?: { readonly message: string; readonly calls: readonly string[] };
   /** Of a client that left: whose call it was, in the plan. */
   readonly call?: number;
+  /** The pod ended by it: what it says of that. */
+  readonly ended?: string;
 };
 
 const atOf = (fault: Fault): Moment | undefined => ('at' in fault ? fault.at : undefined);
 
 export const stepFailure = (npu: number): string => `a fault plan let a step of NPU ${npu} fail`;
 
-type Of<Kind extends FaultKind> = Extract<Fault, { readonly kind: Kind }>;
 type Injected = {
   /** As it strikes, once it has. */
   fault: Fault;
@@ -60,6 +61,7 @@ type Injected = {
   effect: number;
   seen: number;
   failing: Set<string>;
+  ended: string | null;
   /** The worker that it ends with. */
   hangsOn: number;
   end: () => void;
@@ -72,6 +74,7 @@ export class Injector implements Disturbance {
   /** How many calls, rebalances and changes of shape. */
   readonly #underWay: () => number;
   readonly #clients: Clients;
+  readonly #ways: Ways;
   readonly losses: Losses;
   readonly hangs: Hangs;
   /** The longest step that somebody was slow at. */
@@ -84,6 +87,7 @@ export class Injector implements Disturbance {
     this.#random = random;
     this.#underWay = underWay;
     this.#clients = clients;
+    this.#ways = new Ways(control.directory, random);
     this.losses = new Losses(control);
     this.hangs = new Hangs(control);
     this.#faults = faults.map((fault) => ({
@@ -93,6 +97,7 @@ export class Injector implements Disturbance {
       effect: 0,
       seen: 0,
       failing: new Set(),
+      ended: null,
       hangsOn: ON_CONTROL,
       end: () => {},
     }));
@@ -120,10 +125,11 @@ export class Injector implements Disturbance {
   }
 
   report(): FaultReport[] {
-    return this.#faults.map(({ fault, hasStruck, effect, failing }) => ({
+    return this.#faults.map(({ fault, hasStruck, effect, failing, ended }) => ({
       ...{ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect },
       ...(fault.kind === 'step-fails' && { failing: { message: stepFailure(fault.npu), calls: [...failing] } }),
       ...(fault.kind === 'client-gone' && { call: fault.call }),
+      ...(ended !== null && { ended }),
     }));
   }
 
@@ -161,6 +167,23 @@ export class Injector implements Disturbance {
     }
   }
 
+  /** What an actor throws ends its thread: a worker's, or the control plane's and the pod with it. */
+  #crash(injected: Injected, actor: Address): void {
+    const { directory, workers } = this.#control;
+    const worker = directory.workerOf(actor);
+    const what = `a fault plan let ${actor} crash`;
+    if (worker !== ON_CONTROL && !workers.lose(worker, what)) return;
+    injected.effect += this.#underWay();
+    if (worker !== ON_CONTROL) return;
+    injected.ended = what;
+    throw new MinipodError('internal', what);
+  }
+
+  /** By a fault: nothing of it happens any more. */
+  get hasEndedPod(): boolean {
+    return this.#faults.some(({ ended }) => ended !== null);
+  }
+
   /** The fault, of whom the phase has come to. */
   #metBy(fault: Fault, mail: Mail): Fault {
     if (fault.kind !== 'client-gone') return struckBy(fault, mail, this.#control.directory);
@@ -177,7 +200,7 @@ export class Injector implements Disturbance {
   transmit(mail: Mail, delay_ns: number): readonly Copy[] | null {
     for (const injected of this.#faults) {
       if (injected.state !== 'at work') continue;
-      const copies = this.#transmitUnder(injected, mail, delay_ns);
+      const copies = this.#ways.copiesUnder(injected.fault, mail, delay_ns);
       if (copies === null) continue;
       injected.effect++;
       return copies;
@@ -189,7 +212,7 @@ export class Injector implements Disturbance {
     let runs_ms = delay_ms;
     for (const injected of this.#faults) {
       const { fault, state } = injected;
-      if (state !== 'at work' || fault.kind !== 'clock-skew' || this.#threadOf(owner) !== this.#thread(fault.thread)) continue;
+      if (state !== 'at work' || fault.kind !== 'clock-skew' || this.#ways.threadOf(owner) !== this.#ways.thread(fault.thread)) continue;
       injected.effect++;
       runs_ms *= fault.factor;
     }
@@ -207,39 +230,6 @@ export class Injector implements Disturbance {
     }
     if (takes_ns > duration_ns) this.slowest_ms = Math.max(this.slowest_ms, takes_ns / NS_PER_MS);
     return Math.ceil(takes_ns);
-  }
-
-  #transmitUnder({ fault }: Injected, mail: Mail, delay_ns: number): readonly Copy[] | null {
-    switch (fault.kind) {
-      case 'link-slow':
-        return this.#crosses(fault, mail) ? [{ mail, delay_ns: Math.ceil(delay_ns * fault.factor), keepsOrder: true }] : null;
-      case 'message-delayed':
-        return this.#isMeant(fault, mail) ? [{ mail, delay_ns: delay_ns + fault.delay_ms * NS_PER_MS, keepsOrder: true }] : null;
-      case 'message-reordered':
-        return this.#isMeant(fault, mail) ? [{ mail, delay_ns: delay_ns + fault.delay_ms * NS_PER_MS, keepsOrder: false }] : null;
-      case 'message-dropped':
-        return this.#isMeant(fault, mail) ? [] : null;
-      case 'message-duplicated': {
-        const copy = { mail, delay_ns, keepsOrder: true };
-        const late = { ...copy, delay_ns: delay_ns + fault.late_ms * NS_PER_MS, keepsOrder: fault.late_ms === 0 };
-        return this.#isMeant(fault, mail) ? [copy, late] : null;
-      }
-      case 'message-corrupted': {
-        const message = this.#isMeant(fault, mail) ? corrupted(mail.message, (limit) => this.#random.below(limit)) : null;
-        return message === null ? null : [{ mail: { ...mail, message }, delay_ns, keepsOrder: true }];
-      }
-      default:
-        return null;
-    }
-  }
-
-  #isMeant(fault: Of<'message-delayed'> | Of<'message-dropped' | 'message-duplicated' | 'message-reordered' | 'message-corrupted'>, mail: Mail): boolean {
-    const { type, share } = fault;
-    const { to, from, message } = mail;
-    if (type !== undefined && message.type !== type) return false;
-    const isWithin = 'within_threads' in fault ? fault.within_threads : type !== undefined;
-    if (to === from || (!isWithin && this.#threadOf(to) === this.#threadOf(from))) return false;
-    return share === 1 || this.#random.below(1_000_000) < share * 1_000_000;
   }
 
   #strike(injected: Injected): void {
@@ -293,13 +283,13 @@ export class Injector implements Disturbance {
       case 'worker-hangs': {
         const thread = directory.threadOfWorker(fault.worker);
         injected.hangsOn = fault.worker;
-        this.#hang(injected, directory.npusOfWorker(fault.worker), true, ({ to }) => this.#threadOf(to) === thread);
+        this.#hang(injected, directory.npusOfWorker(fault.worker), true, ({ to }) => this.#ways.threadOf(to) === thread);
         break;
       }
       case 'thread-pauses': {
-        const thread = this.#thread(fault.thread);
+        const thread = this.#ways.thread(fault.thread);
         if (fault.thread !== 'control') injected.hangsOn = fault.thread;
-        this.#hang(injected, fault.thread === 'control' ? [] : directory.npusOfWorker(fault.thread), true, ({ to }) => this.#threadOf(to) === thread);
+        this.#hang(injected, fault.thread === 'control' ? [] : directory.npusOfWorker(fault.thread), true, ({ to }) => this.#ways.threadOf(to) === thread);
         break;
       }
       case 'npu-hangs':
@@ -310,11 +300,20 @@ export class Injector implements Disturbance {
       case 'task-executor-hangs':
       case 'job-executor-hangs':
       case 'cluster-manager-hangs': {
-        const hung = `${fault.kind.slice(0, -'-hangs'.length)}/${fault.id}` as Address;
+        const hung = actorNamedBy(fault);
         injected.hangsOn = directory.workerOf(hung);
         this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung);
         break;
       }
+      case 'npu-crashes':
+        this.#crash(injected, `npu/${fault.npu}`);
+        break;
+      case 'dp-group-crashes':
+      case 'task-executor-crashes':
+      case 'job-executor-crashes':
+      case 'cluster-manager-crashes':
+        this.#crash(injected, actorNamedBy(fault));
+        break;
       case 'client-gone':
         if (this.#clients.leave(fault.call)) injected.effect++;
         break;
@@ -323,7 +322,7 @@ export class Injector implements Disturbance {
           injected,
           [],
           [fault.from, fault.to].includes('control'),
-          (mail) => this.#crosses(fault, mail) || (fault.both && this.#crosses({ from: fault.to, to: fault.from }, mail)),
+          (mail) => this.#ways.crosses(fault, mail) || (fault.both && this.#ways.crosses({ from: fault.to, to: fault.from }, mail)),
         );
         break;
       case 'kv-bit-flip':
@@ -344,7 +343,7 @@ export class Injector implements Disturbance {
   }
 
   /** Of what comes to rest there within two milliseconds, where nothing does yet. */
-  #flipInDram(injected: Injected, fault: Of<'dram-bit-flip'>, looks = 20): void {
+  #flipInDram(injected: Injected, fault: FaultOf<'dram-bit-flip'>, looks = 20): void {
     if (injected.state !== 'at work') return;
     const flipBack = flipDramBit(this.#control, fault.npu, fault.bit, fault.block);
     if (flipBack !== null || looks === 0) this.#flipResting(injected, flipBack);
@@ -373,17 +372,5 @@ export class Injector implements Disturbance {
     if (times === 0 || !this.#control.workers.isLost(worker)) return;
     writeOn(this.#control, worker, this.#random);
     this.#control.host.later(REWRITTEN_NS, () => this.#writeOn(worker, times - 1));
-  }
-
-  #crosses({ from, to }: Pick<Of<'link-cut'>, 'from' | 'to'>, mail: Mail): boolean {
-    return mail.from !== mail.to && this.#threadOf(mail.from) === this.#thread(from) && this.#threadOf(mail.to) === this.#thread(to);
-  }
-
-  #thread(of: number | 'control'): number {
-    return of === 'control' ? CONTROL_THREAD : this.#control.directory.threadOfWorker(of);
-  }
-
-  #threadOf(actor: Address): number {
-    return this.#control.directory.threadOf(actor);
   }
 }

@@ -52,6 +52,7 @@ function explained(
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   if (effective('row-bit-flip') > DAMAGED_MAX && DAMAGED.test(message)) codes.add('worker_failed');
   if (lacked) for (const code of FOR_WANT) codes.add(code);
+  if (reports.some(({ ended }) => ended !== undefined && message.includes(ended))) codes.add('internal');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }

@@ -6,12 +6,14 @@
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { shapeAskedFor } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
-import { type Address, roleOf } from '../protocol/address.ts';
+import { type Role, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
+import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 import { BIRTH, MESSAGE_TYPES } from '../trace/vocabulary.ts';
 import type { CallReport } from './client.ts';
 import { isOfSameClient } from './fault-kinds.ts';
 import type { ChaosPlan, Fault } from './fault-plan.ts';
+import { actorNamedBy } from './struck-part.ts';
 import { optionsOf, promptOf, type Undisturbed } from './undisturbed.ts';
 
 const refuse = (param: 'calls' | 'shapes' | 'rebalances' | 'faults', why: string): MinipodError =>
@@ -63,12 +65,6 @@ function checkFault(fault: Fault, calls: number, { workers, job_executors, deplo
   if ('thread' in fault) check('worker', fault.thread, workers);
   if ('from' in fault) for (const end of [fault.from, fault.to]) check('worker', end, workers);
   if ('from' in fault && fault.from === fault.to) throw refuse('faults', `${fault.kind} is between two threads, and from and to are both ${fault.from}`);
-  const counts = {
-    'dp-group-hangs': deployment.groups.length,
-    'task-executor-hangs': deployment.executors.length,
-    'job-executor-hangs': job_executors,
-    'cluster-manager-hangs': 2,
-  };
   if ('executor' in fault) check('task executor', fault.executor, deployment.executors.length);
   if ('expert' in fault) check('expert', fault.expert, experts);
   const copies = fault.kind === 'expert-lost' ? (deployment.executors[fault.executor]?.experts.npus ?? 0) : 0;
@@ -80,7 +76,15 @@ function checkFault(fault: Fault, calls: number, { workers, job_executors, deplo
     );
   if ('type' in fault && fault.type !== undefined && (!MESSAGE_TYPES.has(fault.type) || fault.type === BIRTH))
     throw refuse('faults', `${fault.kind}: there is no message ${fault.type}; minipod trace ls names those of a run that was recorded (--record)`);
-  if ('id' in fault) check(roleOf(`${fault.kind.slice(0, -'-hangs'.length)}/0` as Address), fault.id, counts[fault.kind]);
+  if (!('id' in fault)) return;
+  const role = roleOf(actorNamedBy(fault));
+  const counts: Partial<Record<Role, number>> = {
+    'dp-group': deployment.groups.length,
+    'task-executor': deployment.executors.length,
+    'job-executor': job_executors,
+    'cluster-manager': CLUSTER_MANAGERS.length,
+  };
+  check(role, fault.id, counts[role] as number);
 }
 
 /** Who was refused for what he asked: is he where nothing goes wrong, too? @throws `invalid_request` if so, with the reason */

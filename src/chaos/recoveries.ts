@@ -13,6 +13,7 @@ export type Recovery = (typeof RECOVERIES)[number];
 /** Of these a worker may end, or begin anew: what comes then is the recovery's. All others are over by themselves, or mended without anybody's end. */
 export const ENDING: readonly FaultKind[] = [
   ...(['worker-lost', 'zombie-writes', 'expert-lost', 'worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs', 'weights-bit-flip'] as const),
+  ...(['npu-crashes', 'dp-group-crashes', 'job-executor-crashes', 'cluster-manager-crashes'] as const),
 ];
 
 type Terms = {

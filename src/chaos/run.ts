@@ -126,8 +126,13 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   await checkRefused(plan, { ...options, record: undefined }, calls, undisturbed);
   const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
   injector.commit(calls);
+  /** Unless a fault has ended it, now or before. */
+  const settle = async (): Promise<Violation[]> => {
+    const found = injector.hasEndedPod ? [] : await rest(pod);
+    return injector.hasEndedPod ? [] : found;
+  };
   // What hangs does so to its end: who takes its place may only find out now.
-  if (isAlive(calls)) violations.push(...(await rest(pod)));
+  if (isAlive(calls)) violations.push(...(await settle()));
   injector.heal();
   const faults = injector.report();
   const givenUp = (): number => control.workers.suspicions.report().counts.given_up;
@@ -138,8 +143,9 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   violations.push(...(await wrongOf(plan.calls, calls)));
   const taken = calls.map(({ id }) => ({ span: times.spanOf(id), isUnwatched: times.isUnwatched(id) }));
   if (isAlive(calls)) violations.push(...unfoundHangs(plan, faults, injector.hangs.ended, taken), ...lateEnds(plan, faults, taken, injector.slowest_ms));
-  if (violations.length === 0) violations.push(...(await rest(pod)));
-  if (violations.length === 0) {
+  if (violations.length === 0) violations.push(...(await settle()));
+  const isToAnswer = !injector.hasEndedPod;
+  if (violations.length === 0 && isToAnswer) {
     const again = await ask(progress, plan.calls.length, () => STAYS);
     // Of what is lost for good nobody is to make progress, but to hear so.
     for (const [index, call] of again.entries())
@@ -147,7 +153,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(...(await wrongOf(progress, again)));
     violations.push(...(await rest(pod)));
   }
-  if (violations.length === 0) {
+  if (violations.length === 0 && isToAnswer) {
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
     const living = born.filter((actor) => !isLost(control, actor)).length;
     violations.push(...violationsAtRest(withoutLost(await pod.stats(), control), held, living));

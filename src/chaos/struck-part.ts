@@ -3,10 +3,13 @@ import { type Address, executorOf, expertOf, idOf, roleOf } from '../protocol/ad
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Executor, npuOfExpert } from '../protocol/topology.ts';
 import type { Mail } from '../runtime/cast.ts';
-import type { Directory } from '../runtime/directory.ts';
+import { type Directory, ON_CONTROL } from '../runtime/directory.ts';
 import type { Fault } from './fault-plan.ts';
 
 type Thread = number | 'control';
+
+/** Who hangs, or crashes, of those that faults name by an id. */
+export const actorNamedBy = ({ kind, id }: Extract<Fault, { readonly id: number }>): Address => `${kind.replace(/-(?:hangs|crashes)$/, '')}/${id}` as Address;
 
 /** The fault, of those to whom the mail has come, or of the link that it came by. What is not among them stays whom the plan names. */
 export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault {
@@ -26,19 +29,29 @@ export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault 
       return npu !== undefined && groupOf(to, directory) !== undefined ? { ...fault, npu } : fault;
     }
     case 'npu-hangs':
+    case 'npu-crashes':
     case 'kv-bit-flip':
     case 'dram-bit-flip':
     case 'row-bit-flip':
     case 'weights-bit-flip':
       return { ...fault, npu: npuOf(to, directory) ?? fault.npu };
     case 'dp-group-hangs':
+    case 'dp-group-crashes':
       return { ...fault, id: groupOf(to, directory) ?? fault.id };
     case 'task-executor-hangs':
+    case 'task-executor-crashes':
       return { ...fault, id: taskExecutorOf(to, directory) ?? fault.id };
     case 'job-executor-hangs':
       return { ...fault, id: jobExecutorFor(to) ?? fault.id };
     case 'cluster-manager-hangs':
-      return { ...fault, id: roleOf(to) === 'cluster-manager' ? idOf(to) : fault.id };
+      return { ...fault, id: managerOf(to) ?? fault.id };
+    case 'job-executor-crashes':
+    case 'cluster-manager-crashes': {
+      const id = fault.kind === 'job-executor-crashes' ? jobExecutorFor(to) : managerOf(to);
+      const there = { ...fault, id: id ?? fault.id };
+      // With one on the control thread the pod ends: only who names it has that.
+      return directory.workerOf(actorNamedBy(there)) === ON_CONTROL ? fault : there;
+    }
     case 'link-slow':
     case 'link-cut': {
       const ends = { from: threadOf(from, directory), to: threadOf(to, directory) };
@@ -91,6 +104,8 @@ function taskExecutorOf(actor: Address, directory: Directory): number | undefine
     }
   }
 }
+
+const managerOf = (actor: Address): number | undefined => (roleOf(actor) === 'cluster-manager' ? idOf(actor) : undefined);
 
 function jobExecutorFor(actor: Address): number | undefined {
   switch (roleOf(actor)) {

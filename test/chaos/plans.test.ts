@@ -133,6 +133,7 @@ describe('a plan', () => {
     ['faults.0.for_ms: must be at most 60000 times factor', { faults: [{ kind: 'clock-skew', thread: 0, factor: 0.05, for_ms: 3_001 }] }],
     ['faults.0.factor: must be at least 0.05, not 0.001', { faults: [{ kind: 'clock-skew', thread: 0, factor: 0.001, for_ms: 60_000 }] }],
     ['faults: clock-skew names thread 0 twice', { faults: [0.1, 0.1].map((factor) => ({ kind: 'clock-skew', thread: 0, factor, for_ms: 5 })) }],
+    ['faults: job-executor-crashes names job-executor 7, and the pod has 1', { faults: [{ kind: 'job-executor-crashes', id: 7 }] }],
     ['faults: client-gone names call 9, and the plan has 1', { faults: [{ kind: 'client-gone', call: 9 }] }],
     ['faults: client-slow names call 9, and the plan has 1', { faults: [{ kind: 'client-slow', call: 9, turns: 1 }] }],
     ['faults: client-gone names call 0 twice', { faults: [1, 2].map((after_chunks) => ({ kind: 'client-gone', call: 0, after_chunks })) }],

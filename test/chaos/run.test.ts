@@ -43,6 +43,11 @@ describe('a fault', () => {
     [SPLIT, { kind: 'task-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 5 }],
     [SPLIT, { kind: 'job-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 50 }],
     [SPLIT, { kind: 'cluster-manager-hangs', id: 0, at: { ms: 0 }, for_ms: 5_000 }],
+    [SPLIT, { kind: 'npu-crashes', npu: 1, at: { phase: 'kv-transfer' } }],
+    [HALVES, { kind: 'npu-crashes', npu: 3, at: { phase: 'dispatch', there: true } }],
+    [SPLIT, { kind: 'dp-group-crashes', id: 0, at: { phase: 'prefill' } }],
+    [SPLIT, { kind: 'job-executor-crashes', id: 1, at: { ms: 0 } }],
+    [SPLIT, { kind: 'cluster-manager-crashes', id: 1, at: { phase: 'decode', nth: 2 } }],
     [SPLIT, { kind: 'link-slow', from: 0, to: 1, factor: 1_000, at: { ms: 0 }, for_ms: 500 }],
     [SPLIT, { kind: 'link-cut', from: 'control', to: 1, both: true, at: { phase: 'prefill' }, for_ms: 50 }],
     [SPLIT, { kind: 'clock-skew', thread: 0, factor: 20, at: { ms: 0 }, for_ms: 500 }],
@@ -97,6 +102,18 @@ describe('a fault', () => {
     expect(report.faults[0]?.effect).toBeGreaterThan(0);
     const failed = { 'step-fails': 'worker_failed', 'client-gone': 'cancelled' }[fault.kind as string];
     expect(report.calls.filter(({ code }) => code !== 'finished' && code !== failed)).toEqual([]);
+  });
+
+  it.each<FaultInput>([
+    { kind: 'task-executor-crashes', id: 1, at: { phase: 'admission' } },
+    { kind: 'job-executor-crashes', id: 0, at: { ms: 0 } },
+    { kind: 'cluster-manager-crashes', id: 0, at: { phase: 'prefill' } },
+  ])('on the control thread should end the pod, and whoever still waits hears so at once: %o', async (fault) => {
+    const { violations, calls, faults, virtual_ms } = await chaos.run(plan(SPLIT, fault, { kind: 'job-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 1_000 }));
+    expect(violations).toEqual([]);
+    expect(faults[0]?.effect).toBeGreaterThan(0);
+    expect(calls.map(({ code }) => code)).toContain('internal');
+    expect(virtual_ms).toBeLessThan(100);
   });
 
   it('that comes to nothing should not count', async () => {
@@ -286,6 +303,10 @@ it('strikes who has just been told, if it is to strike there', () => {
   expect(struck({ kind: 'npu-hangs', npu: 0, at, for_ms: 1 })).toMatchObject({ npu: 2 });
   expect(struck({ kind: 'task-executor-hangs', id: 0, at, for_ms: 1 })).toMatchObject({ id: 2 });
   expect(struck({ kind: 'job-executor-hangs', id: 1, at, for_ms: 1 })).toMatchObject({ id: 1 });
+  expect(struck({ kind: 'npu-crashes', npu: 0, at })).toMatchObject({ npu: 2 });
+  // With the first one, on the control thread, the pod would end.
+  expect(struck({ kind: 'job-executor-crashes', id: 1, at }, 'job-executor/0')).toMatchObject({ id: 1 });
+  expect(struck({ kind: 'job-executor-crashes', id: 1, at }, 'job-executor/2')).toMatchObject({ id: 2 });
   expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 })).toMatchObject({ from: 'control', to: 0 });
   expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 }, 'dp-group/0', 'npu/2')).toMatchObject({ from: 2, to: 0 });
   expect(struck({ kind: 'worker-lost', worker: 0, at }, 'task-executor/2')).toMatchObject({ worker: 0 });
