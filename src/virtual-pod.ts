@@ -26,6 +26,7 @@ import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
 import { topologyOf } from './topology-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
+import type { TraceDisk } from './trace/output-file.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
 const REQUEST_SEEDS = 1;
@@ -33,8 +34,8 @@ const REQUEST_SEEDS = 1;
 /** Whoever waits for nothing but the pod sees no difference. All others would be held up for as long as nobody is told anything: KV that moves slowly is hours of leases. */
 const EVENTS_PER_TURN = 16_384;
 
-/** `openModel`: how a folder's model is opened, for whoever opens many pods of it. */
-export async function createVirtualPod(options: PodOptions, openModel?: (folder: string) => Promise<OpenModel>): Promise<VirtualPod> {
+/** `openModel`: how a folder's model is opened, for whoever opens many pods of it. `disk`: what its traces are written on. */
+export async function createVirtualPod(options: PodOptions, openModel?: (folder: string) => Promise<OpenModel>, disk?: TraceDisk): Promise<VirtualPod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const { seed = 0, kv_blocks, memory_bytes, record, record_routing, data_parallel_size: _, ...others } = resolved;
@@ -52,7 +53,7 @@ export async function createVirtualPod(options: PodOptions, openModel?: (folder:
     folder: resolveModel(resolved.model),
   };
   const model = await openModel?.(control.folder);
-  return VirtualPod.create(control, { model, onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect) });
+  return VirtualPod.create(control, { model, onProgress: async (report) => onProgress?.(report), inspect: inspect && asInspect(inspect), disk });
 }
 
 /**

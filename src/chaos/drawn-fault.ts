@@ -5,7 +5,7 @@ import type { Message } from '../protocol/messages.ts';
 import { deploy, type Executor, npuOfExpert, parseTopology } from '../protocol/topology.ts';
 import { dealtOutByKind } from '../runtime/directory.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
-import type { Cell } from './fault-kinds.ts';
+import { type Cell, momentsOf } from './fault-kinds.ts';
 import type { FaultInput, FaultKind } from './fault-plan.ts';
 
 /** After the first call; undisturbed, one takes some hundredths of a millisecond to tenths. */
@@ -51,11 +51,14 @@ export type Parts = {
   /** Of an expert, at most, whichever executor's it is. */
   readonly copies: number;
   readonly job_executors: number;
+  /** Phases that do not come. */
+  readonly absent: readonly Cell['phase'][];
   /** The worker that the fault ends, as the pod is at first; of mirrored experts that of the first copy. −1: none that is known here. */
   readonly endedBy: (fault: FaultInput) => number;
 };
 
-export function partsOf({ topology, workers = 1, npu_workers, job_executors = 1, scale_max, scale_min }: PodOptions): Parts {
+export function partsOf(pod: PodOptions): Parts {
+  const { topology, workers = 1, npu_workers, job_executors = 1, scale_max, scale_min } = pod;
   const { topology: largest, scaled } = largestTopology(parseTopology(topology as string), scale_max, scale_min);
   const deployment = deploy(largest, scaled?.experts == null ? null : { executor: scaled.executor, ...scaled.experts });
   const { npus, groups, executors } = deployment;
@@ -73,6 +76,7 @@ export function partsOf({ topology, workers = 1, npu_workers, job_executors = 1,
     executors: executors.length,
     copies: Math.min(...executors.map(({ experts }) => experts.npus)),
     job_executors,
+    absent: absentFrom(pod),
     endedBy: (fault) => {
       switch (fault.kind) {
         case 'expert-lost':
@@ -88,6 +92,24 @@ export function partsOf({ topology, workers = 1, npu_workers, job_executors = 1,
       }
     },
   };
+}
+
+function absentFrom({ topology, prefix_sharing, expert_balancing, rehome_after_ms, respawn, scale_max }: PodOptions): Cell['phase'][] {
+  const lends = prefix_sharing === true || parseTopology(topology as string).some(({ role }) => role === 'prefill');
+  // Else experts of the lost may be loaded elsewhere.
+  const keepsExperts = expert_balancing === undefined && rehome_after_ms === undefined && respawn !== false;
+  return [
+    ...(lends ? [] : (['kv-transfer'] as const)),
+    ...(keepsExperts ? (['rebalance'] as const) : []),
+    ...(keepsExperts && scale_max === undefined ? (['scaling'] as const) : []),
+  ];
+}
+
+/** At any of its moments that come in the pod, those that come seldom the more often. */
+export function drawPhase(kind: FaultKind, { absent }: Parts, random: SeededRandom): Cell['phase'] {
+  const moments = momentsOf(kind).filter((phase) => !absent.includes(phase));
+  const weighed = moments.flatMap((phase) => (SELDOM.includes(phase) ? [phase, phase, phase] : [phase]));
+  return weighed[random.below(weighed.length + 1)] ?? (moments.at(-1) as Cell['phase']);
 }
 
 /** Up to so many milliseconds, or to a tenth of that. */
@@ -158,6 +180,10 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
       return { kind, ...ends(), factor: 10 + draw(1_000), at, for_ms };
     case 'link-cut':
       return { kind, ...ends(), both: draw(2) === 0, at, for_ms };
+    case 'ring-full':
+      return { kind, ...ends(), frames: 1 << draw(4), every_ms: [0.01, 0.1, 1, 20][draw(4)] as number, at, for_ms };
+    case 'trace-disk-full':
+      return { kind, bytes: [0, 1_000, 10_000, 50_000][draw(4)] as number, at };
     case 'clock-skew':
       return { kind, thread: thread(), factor: [0.1, 0.5, 3, 20][draw(4)] as number, at, for_ms: 500 };
     case 'client-gone':

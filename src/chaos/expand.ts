@@ -7,10 +7,10 @@ import type { PodOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import { drawFault, drawMs, type Parts, partsOf } from './drawn-fault.ts';
-import { type Cell, cellsOf, ENDS_POD, isOfSameClient, LOSING, momentsOf } from './fault-kinds.ts';
+import { drawFault, drawMs, drawPhase, type Parts, partsOf } from './drawn-fault.ts';
+import { type Cell, cellsOf, ENDS_POD, isOfSameClient, KIND_TERMS, LOSING } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
-import { drawRecovery, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
+import { drawRecovery, ENDING, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
 import { varied, variedCalls } from './varied-options.ts';
 
@@ -154,12 +154,14 @@ const readsAgain = ({ kernels, rehome_after_ms, respawn }: PodOptions, faults: r
 const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOptions => ({ ...pod, kernels: 'real' });
 
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
-  const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, random));
+  const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, parts, random));
   const faults = [drawn(cell.kind, cell.phase)];
   if (ENDS_POD.includes(cell.kind)) return faults;
   // What nobody wants back changes nothing.
   if (cell.kind === 'dram-bit-flip') faults.push(drawn(cell.kind, cell.phase));
   const others = kinds.filter((kind) => !ENDS_POD.includes(kind) && (kind !== 'job-executor-crashes' || parts.job_executors > 1));
+  // What is told apart by all recoveries has the most cells.
+  const weighed = others.flatMap((kind) => (ENDING.includes(kind) && KIND_TERMS[kind].tried_with === undefined ? [kind, kind] : [kind]));
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
   const losing = others.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
@@ -174,7 +176,7 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
   while (faults.length < count && others.length > 0) {
-    const kind = others[random.below(others.length)] as FaultKind;
+    const kind = weighed[random.below(weighed.length)] as FaultKind;
     const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? others.find((known) => !LOSING.includes(known)) : kind;
     // A clock twenty times as slow twice over waits for hours.
     if (other === 'clock-skew' && faults.some((fault) => fault.kind === other)) break;
@@ -189,11 +191,6 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
 /** It strikes whom it names, and not whom its phase comes to. */
 const asNamed = (fault: FaultInput): FaultInput =>
   'at' in fault && fault.at !== undefined && 'phase' in fault.at ? { ...fault, at: { ...fault.at, there: false } } : fault;
-
-const drawPhase = (kind: FaultKind, random: SeededRandom): Cell['phase'] => {
-  const moments = momentsOf(kind);
-  return moments[random.below(moments.length + 1)] ?? (moments.at(-1) as Cell['phase']);
-};
 
 function drawCall(random: SeededRandom): ChaosCall {
   const prompt_tokens = [3, 17, 33, 40][random.below(4)] as number;

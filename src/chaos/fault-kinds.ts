@@ -58,6 +58,8 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'cluster-manager-crashes': CRASHED,
   'link-slow': survived('nothing overtakes, nothing is lost'),
   'link-cut': survived('what is cut off waits in its ring'),
+  'ring-full': survived('what finds no room waits at its sender, in order, and nobody waits for room'),
+  'trace-disk-full': survived('the run goes on; its trace ends with what was written whole, and says so'),
   'clock-skew': survived('no order depends on a clock'),
   'client-gone': survived('its request is let go of wherever it is'),
   'client-slow': survived('its chunks wait for it', [], READERS),

@@ -22,6 +22,7 @@ export const LIMITS = {
   choices_max: 4,
   for_ms_max: 60_000,
   pause_ms_max: 100,
+  frames_max: 4_096,
   clock_factor_min: 0.05,
   clock_factor_max: 100,
   at_ms_max: 600_000,
@@ -83,6 +84,10 @@ const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('cluster-manager-crashes'), id, at }),
   z.strictObject({ kind: z.literal('link-slow'), from: thread, to: thread, factor: slower.max(10_000), at, for_ms }),
   z.strictObject({ kind: z.literal('link-cut'), from: thread, to: thread, both: z.boolean().default(false), at, for_ms }),
+  /** The reader takes a frame once in `every_ms`, and no more than `frames` find room in the ring: the others wait at their sender. */
+  z.strictObject({ kind: z.literal('ring-full'), from: thread, to: thread, frames: z.int().min(1).max(LIMITS.frames_max), every_ms: for_ms, at, for_ms }),
+  /** What the run is recorded on takes so many bytes more. */
+  z.strictObject({ kind: z.literal('trace-disk-full'), bytes: z.int().min(0).default(0), at }),
   /** Fast ones for less long: a pod that looks after itself twenty times as often has soon had as many events as a run may (EVENTS_MAX, run.ts). */
   z
     .strictObject({

@@ -16,6 +16,7 @@ import { type Clients, callsComputedBy } from './clients.ts';
 import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind, FaultOf, Moment } from './fault-plan.ts';
+import type { FullDisk } from './full-disk.ts';
 import { Hangs } from './hangs.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
@@ -75,6 +76,7 @@ export class Injector implements Disturbance {
   readonly #underWay: () => number;
   readonly #clients: Clients;
   readonly #ways: Ways;
+  readonly #disk: FullDisk | null;
   readonly losses: Losses;
   readonly hangs: Hangs;
   /** The longest step that somebody was slow at. */
@@ -82,12 +84,13 @@ export class Injector implements Disturbance {
   #events = 0;
   #isHealed = false;
 
-  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients) {
+  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients, disk: FullDisk | null) {
     this.#control = control;
     this.#random = random;
     this.#underWay = underWay;
     this.#clients = clients;
-    this.#ways = new Ways(control.directory, random);
+    this.#disk = disk;
+    this.#ways = new Ways(control, random);
     this.losses = new Losses(control);
     this.hangs = new Hangs(control);
     this.#faults = faults.map((fault) => ({
@@ -147,6 +150,12 @@ export class Injector implements Disturbance {
     }
   }
 
+  /** Nothing is recorded any more: has the disk cut the trace off? */
+  commitTrace(): void {
+    for (const injected of this.#faults)
+      if (injected.fault.kind === 'trace-disk-full' && injected.hasStruck && this.#disk?.hasCut === true) injected.effect = 1;
+  }
+
   meet(mail: Mail): void {
     this.#events++;
     // When it has been heard.
@@ -200,9 +209,10 @@ export class Injector implements Disturbance {
   transmit(mail: Mail, delay_ns: number): readonly Copy[] | null {
     for (const injected of this.#faults) {
       if (injected.state !== 'at work') continue;
-      const copies = this.#ways.copiesUnder(injected.fault, mail, delay_ns);
+      const { fault } = injected;
+      const copies = this.#ways.copiesUnder(fault, mail, delay_ns);
       if (copies === null) continue;
-      injected.effect++;
+      injected.effect = fault.kind === 'ring-full' ? this.#ways.waitedAt(fault) : injected.effect + 1;
       return copies;
     }
     return null;
@@ -324,6 +334,13 @@ export class Injector implements Disturbance {
           [fault.from, fault.to].includes('control'),
           (mail) => this.#ways.crosses(fault, mail) || (fault.both && this.#ways.crosses({ from: fault.to, to: fault.from }, mail)),
         );
+        break;
+      case 'ring-full':
+        this.#ways.narrow(fault);
+        if ([fault.from, fault.to].includes('control')) injected.end = workers.deafen();
+        break;
+      case 'trace-disk-full':
+        this.#disk?.fillUp(fault.bytes);
         break;
       case 'kv-bit-flip':
         injected.effect += flipKvBit(this.#control, fault.npu, fault.bit, fault.block) ? 1 : 0;

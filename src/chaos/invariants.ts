@@ -84,12 +84,15 @@ export type Held = {
   readonly choices: number;
   readonly records: { readonly calls: number; readonly records: number; readonly pages: number };
   readonly actors: number;
+  /** Between threads. */
+  readonly frames: number;
 };
 
 /** Of a pod at rest; `actors`: how many it is to have. */
 export function violationsAtRest(stats: PodStats, held: Held, actors: number): Violation[] {
   const leaked = [
     ...leftovers(stats),
+    ...(held.frames > 0 ? [`${held.frames} frames between threads that nobody takes`] : []),
     ...(held.choices > 0 ? [`admission counts ${held.choices} choices`] : []),
     ...(held.records.records + held.records.pages > 0 ? [`${held.records.records} request records on ${held.records.pages} pages are in use`] : []),
     ...(held.actors === actors ? [] : [`${held.actors} actors live, of those there were at first ${actors} are to`]),

@@ -22,6 +22,7 @@ import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { Clients } from './clients.ts';
 import { deadLoops } from './dead-loops.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
+import { FullDisk } from './full-disk.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import { lateEnds, unfoundHangs } from './lateness.ts';
@@ -71,7 +72,8 @@ export type RunOptions = { readonly record?: string; readonly plant?: ((control:
 /** @throws `invalid_request` for a pod that cannot be, or what it cannot do, and a fault of what it does not have */
 export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { record, plant }: RunOptions = {}): Promise<RunReport> {
   const options = { kernels: 'hash', max_queued: QUEUED, ...plan.pod, seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
-  await using pod = await undisturbed.createPod(options, plan.mtp_layers);
+  using disk = plan.faults.some(({ kind }) => kind === 'trace-disk-full') ? new FullDisk(record) : null;
+  await using pod = await undisturbed.createPod(disk === null ? options : { ...options, record: disk.path }, plan.mtp_layers, disk ?? undefined);
   const { control } = pod;
   const { host } = control;
   checkPlan(plan, control.plan);
@@ -102,7 +104,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const born = host.cast.addresses;
   const began_ns = host.now_ns;
   const clients = new Clients();
-  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control), clients);
+  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control), clients, disk);
   const progress = progressOf(options);
   const answers = await Promise.all([...plan.calls, ...progress].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
@@ -154,15 +156,20 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(...(await rest(pod)));
   }
   if (violations.length === 0 && isToAnswer) {
-    const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors };
+    const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors, frames: host.framesUnderWay };
     const living = born.filter((actor) => !isLost(control, actor)).length;
     violations.push(...violationsAtRest(withoutLost(await pod.stats(), control), held, living));
     violations.push(...deadLoops(control).map((what): Violation => ({ verdict: 'lost progress', what })));
   }
+  if (disk !== null) {
+    await pod.close();
+    injector.commitTrace();
+    violations.push(...disk.wrong().map((what): Violation => ({ verdict: 'wrong result', what })));
+  }
   return {
     verdict: worst(violations),
     violations,
-    faults,
+    faults: injector.report(),
     calls,
     events,
     virtual_ms: (host.now_ns - began_ns) / 1e6,

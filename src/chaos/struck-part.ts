@@ -53,7 +53,8 @@ export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault 
       return directory.workerOf(actorNamedBy(there)) === ON_CONTROL ? fault : there;
     }
     case 'link-slow':
-    case 'link-cut': {
+    case 'link-cut':
+    case 'ring-full': {
       const ends = { from: threadOf(from, directory), to: threadOf(to, directory) };
       return ends.from === ends.to ? fault : { ...fault, ...ends };
     }

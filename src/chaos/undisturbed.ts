@@ -12,6 +12,7 @@ import type { GenerateOptions, PodOptions } from '../options.ts';
 import type { OpenModel } from '../platform/virtual-options.ts';
 import type { Pod } from '../pod.ts';
 import type { Work } from '../protocol/messages.ts';
+import type { TraceDisk } from '../trace/output-file.ts';
 import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 import { withMtpTwice } from './mtp-twice.ts';
@@ -86,14 +87,15 @@ export class Undisturbed implements AsyncDisposable {
   readonly #answers = new Map<string, Promise<readonly Answer[]>>();
 
   /** A pod of a run, or one of its own. @throws as createPod does */
-  createPod(options: PodOptions, mtp_layers = 1): Promise<VirtualPod> {
-    return createVirtualPod({ ...options, clock: 'virtual' }, async (folder) => {
+  createPod(options: PodOptions, mtp_layers = 1, disk?: TraceDisk): Promise<VirtualPod> {
+    const open = async (folder: string): Promise<OpenModel> => {
       const model = this.#models.get(folder) ?? openModel(folder);
       this.#models.set(folder, model);
       if (mtp_layers === 1) return model;
       const { tokenizer, checkpoint } = await model;
       return { tokenizer, checkpoint: withMtpTwice(checkpoint) };
-    });
+    };
+    return createVirtualPod({ ...options, clock: 'virtual' }, open, disk);
   }
 
   /** By choice. */

@@ -2,23 +2,28 @@
  * What becomes of messages on their way while faults of links and of messages are at work, and who is on which thread.
  * @module
  */
+import type { VirtualControl } from '../platform/virtual-control.ts';
 import type { Address } from '../protocol/address.ts';
 import type { Mail } from '../runtime/cast.ts';
 import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';
 import type { Copy } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
-import { NS_PER_MS } from '../runtime/virtual-host.ts';
+import { NS_PER_MS, type VirtualHost } from '../runtime/virtual-host.ts';
 import { corrupted } from './corruption.ts';
 import type { Fault, FaultOf } from './fault-plan.ts';
+import { FullRing } from './full-ring.ts';
 
 type Meant = FaultOf<'message-delayed'> | FaultOf<'message-dropped' | 'message-duplicated' | 'message-reordered' | 'message-corrupted'>;
 
 export class Ways {
   readonly #directory: Directory;
+  readonly #host: Pick<VirtualHost, 'now_ns'>;
   readonly #random: SeededRandom;
+  readonly #rings = new Map<FaultOf<'ring-full'>, FullRing>();
 
-  constructor(directory: Directory, random: SeededRandom) {
+  constructor({ directory, host }: Pick<VirtualControl, 'directory' | 'host'>, random: SeededRandom) {
     this.#directory = directory;
+    this.#host = host;
     this.#random = random;
   }
 
@@ -27,6 +32,11 @@ export class Ways {
     switch (fault.kind) {
       case 'link-slow':
         return this.crosses(fault, mail) ? [{ mail, delay_ns: Math.ceil(delay_ns * fault.factor), keepsOrder: true }] : null;
+      case 'ring-full': {
+        const { now_ns } = this.#host;
+        const ring = this.#rings.get(fault);
+        return ring !== undefined && this.crosses(fault, mail) ? [{ mail, delay_ns: ring.takenAt(now_ns + delay_ns) - now_ns, keepsOrder: true }] : null;
+      }
       case 'message-delayed':
         return this.#isMeant(fault, mail) ? [{ mail, delay_ns: delay_ns + fault.delay_ms * NS_PER_MS, keepsOrder: true }] : null;
       case 'message-reordered':
@@ -45,6 +55,16 @@ export class Ways {
       default:
         return null;
     }
+  }
+
+  /** The fault's ring has little room from now on. */
+  narrow(fault: FaultOf<'ring-full'>): void {
+    this.#rings.set(fault, new FullRing(fault, this.#host.now_ns));
+  }
+
+  /** How many frames found no room. */
+  waitedAt(fault: FaultOf<'ring-full'>): number {
+    return this.#rings.get(fault)?.waited ?? 0;
   }
 
   #isMeant(fault: Meant, mail: Mail): boolean {

@@ -12,6 +12,7 @@ import { formatTopology } from '../protocol/topology.ts';
 import type { Hosting } from '../runtime/directory.ts';
 import { type ActRing, makeActRing } from '../trace/act-log.ts';
 import { LiveRecorder } from '../trace/live-recorder.ts';
+import type { TraceDisk } from '../trace/output-file.ts';
 import { Recorder } from '../trace/recorder.ts';
 import { type RoutingHeader, routingHeader } from '../trace/routing-trace.ts';
 import { promptsOf, type RunHeader, runHeader } from '../trace/run-header.ts';
@@ -147,9 +148,10 @@ export class VirtualRecordings {
   readonly #routing: Recorder | null;
 
   /** @throws `trace_not_written` */
-  constructor(run: VirtualRun, recorded: Recorded) {
+  constructor(run: VirtualRun, recorded: Recorded, disk?: TraceDisk) {
     const { record, record_routing, record_prompts } = run;
-    const startOne = (path: string, header: object): Recorder => new Recorder(path, header, promptsOf(header), warnRecordingEnded);
+    const startOne = (path: string, header: object): Recorder =>
+      new Recorder(path, header, promptsOf(header), disk?.onEnded ?? warnRecordingEnded, disk?.write);
     this.acts = record === undefined ? null : startOne(record, headerOf(run, record_prompts, recorded));
     this.#routing = record_routing === undefined ? null : startOne(record_routing, routingHeaderOf(run, recorded));
   }

@@ -125,7 +125,7 @@ export class VirtualControl {
     const { draftLayers } = plan.config;
     const drafting = draftLayers === undefined ? this.config : { ...this.config, draftLayers };
     this.#stepCosts = new StepCosts(drafting, plan.hosting.deployment, this.#device, plan.options, (executor) => this.scale.servingNow(executor));
-    const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan });
+    const recordings = new VirtualRecordings({ clock: 'virtual', ...options }, { checkpoint, plan }, ports.disk);
     this.#recordings = recordings;
     this.#domains = new DomainSteps(plan.options, {
       now_ns: () => this.host.now_ns,

@@ -7,6 +7,7 @@ import type { Checkpoint } from '../model/checkpoint.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { PodToCaller } from '../protocol/caller.ts';
 import type { Inspect } from '../trace/inspection-events.ts';
+import type { TraceDisk } from '../trace/output-file.ts';
 import type { OnProgress } from './build-machine.ts';
 
 export type VirtualOptions = PlanOptions & {
@@ -32,4 +33,6 @@ export type VirtualPorts = {
   readonly onProgress: OnProgress;
   /** Who looks on, if anybody does. */
   readonly inspect?: Inspect | undefined;
+  /** What its traces are written on; missing: the machine's. */
+  readonly disk?: TraceDisk | undefined;
 };

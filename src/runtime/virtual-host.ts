@@ -110,6 +110,11 @@ export class VirtualHost {
     return this.#queue.size - this.#idle;
   }
 
+  /** On links where something was disturbed. */
+  get framesUnderWay(): number {
+    return this.#links?.underWay ?? 0;
+  }
+
   /** It is to fire, and may be of the background. */
   hasTimer(owner: Address, id: string): boolean {
     return this.#timers.get(owner)?.some((timer) => timer.id === id && !timer.isCancelled) === true;

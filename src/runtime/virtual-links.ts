@@ -56,6 +56,13 @@ export class VirtualLinks {
     return this.#streams.size === 0;
   }
 
+  /** Frames that those who live have sent one another, and that are not taken. */
+  get underWay(): number {
+    let frames = 0;
+    for (const { last, sent, taken } of this.#streams.values()) if (last !== null && !this.#host.isLost(last)) frames += sent - taken;
+    return frames;
+  }
+
   /** False: it goes as ever. `copies`: what becomes of it on the way. */
   send(mail: Mail, order: number, copies: readonly Copy[], isDisturbed: boolean): boolean {
     const key = `${mail.from}>${mail.to}`;

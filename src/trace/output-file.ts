@@ -6,16 +6,26 @@ import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:f
 import { MinipodError } from '../protocol/errors.ts';
 import { grouped } from './damage.ts';
 
+/** What traces are written on, for whoever has one that fills up. */
+export type TraceDisk = {
+  /** As `writeSync` of node:fs. */
+  readonly write: (descriptor: number, bytes: Uint8Array, from: number, length: number, at: number) => number;
+  /** The recording has ended before the run: this is why. */
+  readonly onEnded: (error: MinipodError) => void;
+};
+
 export class OutputFile implements Disposable {
   readonly path: string;
   /** Bytes written whole. */
   size = 0;
   #descriptor: number;
+  readonly #write: TraceDisk['write'];
   #failure: MinipodError | null = null;
 
   /** @throws `trace_not_written` when the file exists and `overwrite` is not set, or cannot be made. */
-  constructor(path: string, overwrite: boolean) {
+  constructor(path: string, overwrite: boolean, write: TraceDisk['write'] = writeSync) {
     this.path = path;
+    this.#write = write;
     try {
       this.#descriptor = openSync(path, overwrite ? 'w' : 'wx');
     } catch (error) {
@@ -42,7 +52,7 @@ export class OutputFile implements Disposable {
     try {
       for (const part of parts)
         for (let done = 0; done < part.length; ) {
-          const count = writeSync(this.#descriptor, part, done, part.length - done, at);
+          const count = this.#write(this.#descriptor, part, done, part.length - done, at);
           done += count;
           at += count;
         }

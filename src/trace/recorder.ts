@@ -6,6 +6,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Act } from '../runtime/cast.ts';
 import { actRecord } from './act-record.ts';
 import type { TraceIdentity } from './identity.ts';
+import type { TraceDisk } from './output-file.ts';
 import type { Prompts } from './redaction.ts';
 import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
@@ -17,8 +18,8 @@ export class Recorder {
   #writer: TraceWriter | null;
 
   /** `onEnded`: there is no whole trace of the run; called once at most. @throws as `TraceWriter.create` */
-  constructor(path: string, header: object, prompts: Prompts, onEnded: (error: MinipodError) => void) {
-    this.#writer = TraceWriter.create(path, header);
+  constructor(path: string, header: object, prompts: Prompts, onEnded: (error: MinipodError) => void, write?: TraceDisk['write']) {
+    this.#writer = TraceWriter.create(path, header, { write });
     this.#prompts = prompts;
     this.#onEnded = onEnded;
   }

@@ -8,7 +8,7 @@ import { grouped } from './damage.ts';
 import { BlockIndex, packEnd } from './end-mark.ts';
 import { BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, RECORD_BYTES_MAX } from './file-layout.ts';
 import { CanonicalStream, type TraceIdentity } from './identity.ts';
-import { OutputFile } from './output-file.ts';
+import { OutputFile, type TraceDisk } from './output-file.ts';
 import { lengthBytes, writeLength } from './record-framing.ts';
 import { type PackedHeader, packHeader } from './trace-header.ts';
 
@@ -17,6 +17,8 @@ export type TraceWriterOptions = {
   readonly block_bytes?: number;
   /** Whether a file that exists is replaced; otherwise it is an error. */
   readonly overwrite?: boolean;
+  /** In place of the machine's. */
+  readonly write?: TraceDisk['write'] | undefined;
 };
 
 /**
@@ -55,13 +57,13 @@ export class TraceWriter implements Disposable {
    * @throws `trace_not_written` when the file exists (and `overwrite` is not set) or cannot be written; `invalid_request` when JSON cannot carry `header`.
    */
   static create(path: string, header: object, options: TraceWriterOptions = {}): TraceWriter {
-    const { block_bytes = BLOCK_BYTES_DEFAULT, overwrite = false } = options;
+    const { block_bytes = BLOCK_BYTES_DEFAULT, overwrite = false, write } = options;
     if (!Number.isInteger(block_bytes) || block_bytes < 1 || block_bytes > BLOCK_BYTES_MAX)
       throw new MinipodError('invalid_request', `block_bytes is ${block_bytes}; it must be a whole number from 1 to ${grouped(BLOCK_BYTES_MAX)}`, {
         param: 'block_bytes',
       });
     const packed = packHeader(header);
-    const file = new OutputFile(path, overwrite);
+    const file = new OutputFile(path, overwrite, write);
     try {
       file.write(packed.bytes);
     } catch (error) {

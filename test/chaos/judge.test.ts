@@ -1,11 +1,13 @@
 /** What is judged is judged right: what is promised to go wrong is no violation, and what comes later than it may is one. */
 import { describe, expect, it } from 'vitest';
 import { parsePlan } from '../../src/chaos/fault-plan.ts';
+import { FullRing } from '../../src/chaos/full-ring.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
 import { lateEnds } from '../../src/chaos/lateness.ts';
 import { type RunOptions, runPlan } from '../../src/chaos/run.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
+import { readTrace, traceFolder } from '../trace/files.ts';
 
 const TWO_GROUPS = { topology: 'colocated:dp=2', workers: 2 };
 
@@ -93,4 +95,51 @@ describe('a call with a deadline', () => {
     expect([violations(270, [cut]), violations(270, [cut], false), violations(300, [cut]), violations(300, [cut], true, 20)]).toEqual([0, 1, 1, 0]);
     expect([violations(162, [skew]), violations(200, [skew])]).toEqual([0, 1]);
   });
+});
+
+const split = (...faults: FaultInput[]): ChaosPlanInput => ({
+  seed: 5,
+  pod: { topology: 'pd:prefill=1,decode=1', workers: 2, job_executors: 3 },
+  calls: [
+    { key: 1, prompt_tokens: 40, max_tokens: 9 },
+    { key: 2, prompt_tokens: 17, max_tokens: 5, n: 2 },
+    { key: 3, prompt_tokens: 33, max_tokens: 9 },
+  ],
+  faults,
+});
+
+it.each<FaultInput>([
+  { kind: 'task-executor-crashes', id: 1, at: { phase: 'admission' } },
+  { kind: 'job-executor-crashes', id: 0, at: { ms: 0 } },
+  { kind: 'cluster-manager-crashes', id: 0, at: { phase: 'prefill' } },
+])('a crash on the control thread should end the pod, and whoever still waits hears so at once: %o', async (fault) => {
+  const { violations, calls, faults, virtual_ms } = await chaos.run(split(fault, { kind: 'job-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 1_000 }));
+  expect(violations).toEqual([]);
+  expect(faults[0]?.effect).toBeGreaterThan(0);
+  expect(calls.map(({ code }) => code)).toContain('internal');
+  expect(virtual_ms).toBeLessThan(100);
+});
+
+it('a run whose disk fills up leaves the beginning of its trace, and with room for it all of it', async () => {
+  using folder = traceFolder();
+  const recorded = async (name: string, ...faults: FaultInput[]) => {
+    const report = await chaos.run(split(...faults), { record: folder.file(name) });
+    expect(report.violations).toEqual([]);
+    return { ...readTrace(folder.file(name)), effects: report.faults.map(({ effect }) => effect) };
+  };
+  const full = (bytes: number): FaultInput => ({ kind: 'trace-disk-full', bytes, at: { event: 1 } });
+  const [all, cut, roomy] = [await recorded('all'), await recorded('cut', full(5_000)), await recorded('roomy', full(1e9))];
+  expect([cut.damage?.kind, cut.effects, roomy.damage, roomy.effects]).toEqual(['unfinished', [1], null, [0]]);
+  expect(cut.records.length).toBeGreaterThan(0);
+  expect(cut.records).toEqual(all.records.slice(0, cut.records.length));
+  expect(roomy.identity).toEqual(all.identity);
+});
+
+it('what finds no room in a ring waits in its order, and no longer than the ring has little room', () => {
+  const ring = new FullRing({ kind: 'ring-full', from: 0, to: 1, frames: 2, every_ms: 1, at: { ms: 0 }, for_ms: 4 }, 0);
+  const ms = (at: number): number => ring.takenAt(at * 1e6) / 1e6;
+  expect([0, 0, 0, 1.5].map(ms)).toEqual([1, 2, 3, 4]);
+  // At first there was room for two; when the fourth came, one had been taken of three.
+  expect(ring.waited).toBe(2);
+  expect([2, 2, 3.5, 9].map(ms)).toEqual([4, 4, 4, 9]);
 });
