@@ -226,7 +226,7 @@ export class Injector implements Disturbance {
       injected.effect++;
       runs_ms *= fault.factor;
     }
-    if (delay_ms > 0 && this.#threadOf(owner) === CONTROL_THREAD) this.losses.hurry = Math.min(this.losses.hurry, runs_ms / delay_ms);
+    if (delay_ms > 0 && this.#ways.threadOf(owner) === this.#ways.thread('control')) this.losses.hurry = Math.min(this.losses.hurry, runs_ms / delay_ms);
     return runs_ms;
   }
 
