@@ -106,7 +106,12 @@ export class KvTransfers {
 
   /** There is something to copy or to sum: `poll` again at once. */
   get isBusy(): boolean {
-    if (this.hasNews) return true;
+    return this.hasNews || this.isSumming;
+  }
+
+  /** What is lent has no sums yet: the next `poll` makes some. */
+  get isSumming(): boolean {
+    if (this.#lent.size === 0) return false;
     for (const offers of this.#offers.values()) if (offers.isSumming) return true;
     return false;
   }

@@ -220,6 +220,8 @@ export class NpuWorker {
       let busy = this.#links.receive(onFrame);
       busy = this.#host.turn() || busy;
       this.#mustMove = false;
+      // Sums of what is lent may take milliseconds: the token is on its way before, and so is word of the offer, which is summed while that travels.
+      if (transfers.isSumming) this.#links.flush();
       busy = transfers.poll() || transfers.isBusy || busy;
       busy = this.#npus.moves.poll() || busy;
       busy = this.#npus.standby.poll() || busy;
