@@ -163,8 +163,8 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'job-executor-hangs':
       return { kind, id: draw(parts.job_executors), at, for_ms };
     case 'cluster-manager-hangs':
-      // Longer than its lease, or not.
-      return { kind, id: draw(2), at, for_ms: draw(2) === 0 ? for_ms : 5_000 };
+      // Longer than another one takes to lead, or not.
+      return { kind, id: draw(2), at, for_ms: draw(2) === 0 ? for_ms : 7_000 };
     case 'npu-crashes':
       return { kind, npu, at };
     case 'dp-group-crashes':

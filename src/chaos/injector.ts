@@ -17,7 +17,7 @@ import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind, FaultOf, Moment } from './fault-plan.ts';
 import type { FullDisk } from './full-disk.ts';
-import { Hangs } from './hangs.ts';
+import { Hangs, isLedWithout } from './hangs.ts';
 import { flipKvBit } from './kv-bits.ts';
 import { Losses } from './losses.ts';
 import { begins, strikesBefore } from './phases.ts';
@@ -312,7 +312,8 @@ export class Injector implements Disturbance {
       case 'cluster-manager-hangs': {
         const hung = actorNamedBy(fault);
         injected.hangsOn = directory.workerOf(hung);
-        this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung);
+        const isReplaced = fault.kind === 'cluster-manager-hangs' ? () => isLedWithout(hung, this.#control) : undefined;
+        this.#hang(injected, [], fault.kind === 'task-executor-hangs', ({ to }) => to === hung, isReplaced);
         break;
       }
       case 'npu-crashes':
@@ -376,8 +377,9 @@ export class Injector implements Disturbance {
     };
   }
 
-  #hang(injected: Injected, npus: readonly number[], isDeaf: boolean, isHeld: (mail: Mail) => boolean): void {
-    const end = this.hangs.begin({ fault: this.#faults.indexOf(injected), worker: injected.hangsOn, npus, isDeaf, isHeld }, (effect) => {
+  #hang(injected: Injected, npus: readonly number[], isDeaf: boolean, isHeld: (mail: Mail) => boolean, isReplaced?: () => boolean): void {
+    const terms = { fault: this.#faults.indexOf(injected), worker: injected.hangsOn, npus, isDeaf, isHeld, isReplaced };
+    const end = this.hangs.begin(terms, (effect) => {
       injected.effect += effect;
     });
     // Who comes back finds his mail, and what peers have asked of his NPUs: which he sees to first is chance.

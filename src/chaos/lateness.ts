@@ -1,12 +1,13 @@
 /**
- * What comes, but later than it may: a part that hangs and is not given up while calls wait, and a call that goes on after its own deadline. Both have a bound, from the
- * constants of heartbeats, and what else was broken meanwhile may have held up either for as long as that lasted.
+ * What comes, but later than it may: a part that hangs and is not given up while calls wait, a leader that hangs and is not followed, and a call that goes on after its own
+ * deadline. Each has a bound, from the constants of heartbeats and of the leader's lease, and what else was broken meanwhile may have held it up for as long as that lasted.
  * @module
  */
-import { RENEWAL_MS } from '../../actors/cluster-manager.ts';
+import { LEASE_MS, RENEWAL_MS } from '../../actors/cluster-manager.ts';
 import { BEAT_MS, SILENCE_MS_MAX } from '../../actors/policies/heartbeats.ts';
 import { ON_CONTROL } from '../runtime/directory.ts';
 import type { Span } from './call-times.ts';
+import { LOSING } from './fault-kinds.ts';
 import type { ChaosPlan, Fault, FaultKind } from './fault-plan.ts';
 import type { Hang } from './hangs.ts';
 import type { FaultReport } from './injector.ts';
@@ -18,6 +19,8 @@ const ASKED: ReadonlySet<FaultKind> = new Set(['worker-hangs', 'npu-hangs', 'dp-
 const FOUND_MS = SILENCE_MS_MAX + BEAT_MS;
 /** From whatever it did not hear first to that question: a task executor begins to ask when it is asked itself, at the latest. */
 const ASKED_MS = 2 * BEAT_MS;
+/** A lease that was renewed just before it hung runs out, and who stands by has looked just before that. */
+const FOLLOWED_MS = 2 * LEASE_MS;
 /** A frame that is lost again and again is sent again for so long, before its link is given up. */
 const RESENT_MS = 250;
 /** Of a call whose time is over, with steps that take microseconds. */
@@ -65,6 +68,19 @@ export function unfoundHangs({ faults }: ChaosPlan, reports: readonly Struck[], 
     if (waited_ms <= bound_ms) return [];
     const what = `${fault.kind}, fault ${index}: nobody gave it up while a call was open for ${waited_ms} ms; ${bound_ms} ms are enough`;
     return [{ verdict: 'lost progress', what }];
+  });
+}
+
+/** Leaders that hung for so long that another one was to lead. Whoever begins anew meanwhile begins to stand by anew. */
+export function unfollowedLeaders({ faults }: ChaosPlan, reports: readonly Struck[], hangs: readonly Hang[]): Violation[] {
+  return hangs.flatMap(({ fault: index, span, isFound, isReplaced }): Violation[] => {
+    if (faults[index]?.kind !== 'cluster-manager-hangs' || isFound || isReplaced || span === null) return [];
+    const others = faults.filter((_, other) => other !== index && reports[other]?.struck === true);
+    const losses = others.filter(({ kind }) => LOSING.includes(kind) || ASKED.has(kind)).length;
+    const bound_ms = atMost((1 + losses) * FOLLOWED_MS, others);
+    const hung_ms = span.until_ms - span.since_ms;
+    if (hung_ms <= bound_ms) return [];
+    return [{ verdict: 'lost progress', what: `cluster-manager-hangs, fault ${index}: for ${hung_ms} ms, and no other one leads; ${bound_ms} ms are enough` }];
   });
 }
 

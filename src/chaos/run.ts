@@ -25,7 +25,7 @@ import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
 import { FullDisk } from './full-disk.ts';
 import { type FaultReport, Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
-import { lateEnds, unfoundHangs } from './lateness.ts';
+import { lateEnds, unfollowedLeaders, unfoundHangs } from './lateness.ts';
 import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
 import { checkPlan, checkRefused } from './plan-checks.ts';
 import { isRefusedForLoss } from './shape-refusals.ts';
@@ -144,7 +144,13 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: losses.hasLacked(plan.calls[index]?.data_parallel_rank) }));
   violations.push(...(await wrongOf(plan.calls, calls)));
   const taken = calls.map(({ id }) => ({ span: times.spanOf(id), isUnwatched: times.isUnwatched(id) }));
-  if (isAlive(calls)) violations.push(...unfoundHangs(plan, faults, injector.hangs.ended, taken), ...lateEnds(plan, faults, taken, injector.slowest_ms));
+  const hangs = injector.hangs.ended;
+  if (isAlive(calls))
+    violations.push(
+      ...unfoundHangs(plan, faults, hangs, taken),
+      ...unfollowedLeaders(plan, faults, hangs),
+      ...lateEnds(plan, faults, taken, injector.slowest_ms),
+    );
   if (violations.length === 0) violations.push(...(await settle()));
   const isToAnswer = !injector.hasEndedPod;
   if (violations.length === 0 && isToAnswer) {

@@ -67,6 +67,27 @@ describe('who hangs for a minute and is not given up', () => {
   });
 });
 
+describe('a leader that hangs', () => {
+  const hung = (for_ms: number): ChaosPlanInput => ({
+    pod: TWO_GROUPS,
+    calls: [{ max_tokens: 4 }],
+    faults: [{ kind: 'cluster-manager-hangs', id: 0, at: { ms: 0 }, for_ms }],
+  });
+  /** Its lease runs on for weeks, unless it is renewed. */
+  const plant: NonNullable<RunOptions['plant']> = ({ space }) => {
+    const { words, at } = space.control.lease;
+    words[at] = (words[at] as bigint) | (0x7fff_ffffn << 32n);
+  };
+
+  it.each([
+    [7_000, 'lost progress'],
+    [5_000, 'held'],
+  ])('for %i ms and that nobody follows should be lost progress where that is long enough: %s', async (for_ms, verdict) => {
+    expect((await run(hung(for_ms), plant)).verdict).toBe(verdict);
+    expect((await chaos.run(hung(for_ms))).violations).toEqual([]);
+  });
+});
+
 describe('a call with a deadline', () => {
   const late: ChaosPlanInput = {
     pod: { ...TWO_GROUPS, job_executors: 3 },
