@@ -223,7 +223,8 @@ export class KvTransfers {
       this.#pulls.delete(keyOf(token));
       if (end.state === 'failed' && end.reason === 'link_broken') this.#untold.add(offer.die);
       if (end.state === 'done') this.#copyToRanks(token.group, blocks);
-      if (end.state === 'done') for (const npu of this.#npusOf(token.group)) this.#sumsOf(npu)?.arrived(blocks);
+      // The first rank's are summed by its pull.
+      if (end.state === 'done') for (const npu of this.#npusOf(token.group).slice(1)) this.#sumsOf(npu)?.arrived(blocks);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
       this.#tell(token, message, pull.copied_bytes);
@@ -260,8 +261,10 @@ export class KvTransfers {
       const executorOf = (of: number): number => plan.hosting.deployment.npus[of]?.executor as number;
       const registration = { npu, slot, serial, blocks: offer.blocks.length };
       const targets = blocks.map((block) => owner.blocks.addressOf(block));
+      const { kvSums } = owner;
+      const sumAtRest = kvSums === null ? null : (): void => kvSums.arrived(blocks);
       const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
-      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets);
+      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets, sumAtRest);
       this.#pulls.set(keyOf(token), { pull, owner, blocks, offer });
     } catch (error) {
       for (const block of blocks) owner.blocks.free(block);

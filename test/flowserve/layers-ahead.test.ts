@@ -1,6 +1,8 @@
 /** KV that is lent while it is computed: each layer can be had once it is there and not before, and an end at any layer frees both sides. */
 import { describe, expect, it } from 'vitest';
+import { flipBit } from '../../src/chaos/damage.ts';
 import { plainChecksum } from '../../src/flowserve/distflow/checksum.ts';
+import { ownKvSums } from '../../src/flowserve/kv-sums.ts';
 import { KvTransfers } from '../../src/flowserve/kv-transfers.ts';
 import { onDie } from '../../src/flowserve/pod-plan.ts';
 import type { Address } from '../../src/protocol/address.ts';
@@ -37,8 +39,12 @@ function makePair() {
     if (message.type === 'OFFERED') offer = message.offer;
   };
   const directory = new Directory(plan.hosting);
-  const owners = programs.map(({ npu, exchange, blocks, kvSums }) => ({ npu, die: exchange.endpoint.die, epoch: exchange.endpoint.epoch, blocks, kvSums }));
-  const transfers = new KvTransfers({ plan, space, network: null, directory, checksum: plainChecksum(space), now_ms: () => 0, arrive: () => {}, tell }, owners);
+  const checksum = plainChecksum(space);
+  const owners = programs.map(({ npu, exchange, blocks }) => {
+    const { die, epoch } = exchange.endpoint;
+    return { npu, die, epoch, blocks, kvSums: ownKvSums(npu, space, onDie(plan, npu, die).kv, checksum) };
+  });
+  const transfers = new KvTransfers({ plan, space, network: null, directory, checksum, now_ms: () => 0, arrive: () => {}, tell }, owners);
   const { kv } = onDie(plan, 0, 0);
   const bytesOf = (npu: number, block: number, layer: number): number[] => {
     const at = onDie(plan, npu, directory.dieOfNpu(npu)).kv.address + block * kv.block_bytes + layer * kv.layer_bytes;
@@ -64,6 +70,12 @@ function makePair() {
       Array.from({ length: plan.config.layers }, (_, layer) =>
         LENT.every((block, index) => bytesOf(1, PULLED[index] as number, layer).join() === bytesOf(0, block, layer).join()),
       ),
+    /** A bit of what has come is another one. */
+    flip(layer: number): void {
+      const [block] = PULLED as [number];
+      const { address } = onDie(plan, 1, directory.dieOfNpu(1)).kv;
+      flipBit(space, { address: address + block * kv.block_bytes + layer * kv.layer_bytes, bytes: kv.layer_bytes }, 77);
+    },
     rest(): number[] {
       programs[0]?.release([0]);
       return [transfers.pending, transfers.isBusy ? 1 : 0, ...programs.map(({ blocks }) => blocks.used)];
@@ -90,6 +102,21 @@ describe('KV lent by layer', () => {
     expect(pair.come()).not.toContain(false);
     expect(pair.told.toSorted()).toEqual([`${PREFILL} OFFERED`, `${PREFILL} TRANSFER_DONE`, `${DECODE} TRANSFER_DONE`].toSorted());
     expect(pair.rest()).toEqual([0, 0, 0, 0]);
+  });
+
+  it('should not have come, where a bit of it is another one by the time that all is there', () => {
+    for (let layer = 0; layer < LAYERS - 1; layer++) {
+      const pair = makePair();
+      pair.perform(PREFILL, lend);
+      pair.begin();
+      pair.perform(DECODE, { kind: 'pull', id: 1, offer: pair.offer(), blocks: PULLED });
+      pair.reach(layer + 1);
+      expect(pair.come()[layer]).toBe(true);
+      pair.flip(layer);
+      pair.reach(LAYERS);
+      expect(pair.told).toContain(`${DECODE} TRANSFER_FAILED`);
+      expect(pair.rest()).toEqual([0, 0, 0, 0]);
+    }
   });
 
   it.each(['withdraw', 'stop'] as const)('should free both sides whenever it ends before its last layer: %s', (kind) => {

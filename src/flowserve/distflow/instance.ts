@@ -80,9 +80,9 @@ export class Instance<Token> {
     return this.#watch(token, new Transfer(this.#end(owner), source, target, terms));
   }
 
-  /** Of what is on offer. `targets`: where each block goes. @throws as `Pull`; why the link is broken, once it is. */
-  pull(token: Token, owner: Owner, registration: Registration, source: OfferSource, targets: ArrayLike<number>): Pull {
-    return this.#watch(token, new Pull(this.#end(owner), registration, source, targets));
+  /** Of what is on offer. `targets`: where each block goes; `sumAtRest`: as `Pull`. @throws as `Pull`; why the link is broken, once it is. */
+  pull(token: Token, owner: Owner, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: (() => void) | null = null): Pull {
+    return this.#watch(token, new Pull(this.#end(owner), registration, source, targets, sumAtRest));
   }
 
   /** Lets go of a lease that another instance's pull left behind. */

@@ -13,6 +13,7 @@
  */
 import { MinipodError } from '../../protocol/errors.ts';
 import { WorkRequest } from './backend.ts';
+import { BlockWalk } from './block-walk.ts';
 import { POLL_BYTES } from './copying.ts';
 import type { End } from './end.ts';
 import type { UnreturnedLease } from './lease-return.ts';
@@ -34,6 +35,7 @@ export class Pull {
   readonly #place: OfferPlace;
   readonly #targets: ArrayLike<number>;
   readonly #layers: number;
+  readonly #sumAtRest: (() => void) | null;
   readonly #held: number;
   readonly #pulling: number;
   readonly #fenced: number;
@@ -55,8 +57,8 @@ export class Pull {
   #transfer: Transfer | null = null;
   #result: Poll = PENDING;
 
-  /** `targets`: where each block goes, in their order. @throws `invalid_request` where they are another number, or the slot is none. */
-  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>) {
+  /** `targets`: where each block goes, in their order. `sumAtRest`: takes the sums by which they are guarded from then on; null: nobody does. @throws `invalid_request` where they are another number, or the slot is none. */
+  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: (() => void) | null = null) {
     const { slot, serial, blocks } = registration;
     if (blocks !== targets.length) throw new MinipodError('invalid_request', `pull: ${blocks} blocks are on offer, and ${targets.length} are to be filled`);
     const puller = pullerOf(end.die, end.epoch);
@@ -65,6 +67,7 @@ export class Pull {
     this.#source = source;
     this.#place = offerPlace(source.offers, slot);
     this.#targets = targets;
+    this.#sumAtRest = sumAtRest;
     this.#layers = source.kv.block_bytes / source.kv.layer_bytes;
     this.#held = leaseWord(serial, 0, LEASE.held);
     this.#pulling = leaseWord(serial, puller, LEASE.pulling);
@@ -271,10 +274,26 @@ export class Pull {
   }
 
   #compareSums(): void {
-    const sums = this.#transfer?.sums ?? this.#sums;
-    const corrupt = sums.findIndex((sum, index) => sum !== this.#sums[index]);
+    const corruptIn = (sums: Int32Array): number => sums.findIndex((sum, index) => sum !== this.#sums[index]);
+    let corrupt = corruptIn(this.#transfer?.sums ?? this.#sums);
+    if (corrupt < 0 && this.#sumAtRest !== null) {
+      // In this order: what goes bad between copy and sum at rest, which may be long where layers come one by one, has the latter prove it; so it is looked at once more.
+      this.#sumAtRest();
+      corrupt = corruptIn(this.#sumsThere());
+    }
     if (corrupt >= 0) this.#fail('corrupt', `block ${this.#blocks[corrupt]} arrived with another sum than it was offered with`);
     else this.#phase = PHASE.release;
+  }
+
+  /** Of the targets as they are now. */
+  #sumsThere(): Int32Array {
+    const { layer_bytes } = this.#source.kv;
+    const { checksum } = this.#end;
+    const sums = new Int32Array(this.#blocks.length);
+    const walk = new BlockWalk({ blocks: sums.length, layer_bytes, first_layer: 0, end_layer: this.#layers }, 'by request');
+    for (; !walk.isDone; walk.advance())
+      sums[walk.block] = checksum.sum(sums[walk.block] as number, (this.#targets[walk.block] as number) + walk.at, walk.bytes);
+    return sums;
   }
 
   #expire(lease: number): void {
