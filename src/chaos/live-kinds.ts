@@ -14,6 +14,7 @@ export const LIVE_KINDS = [
   'ring-full',
   'bell-lost',
   'acknowledgement-stale',
+  'field-stale',
 ] as const;
 export type LiveKind = (typeof LIVE_KINDS)[number];
 
@@ -37,4 +38,5 @@ export const LIVE_KIND_TEXTS: Readonly<Record<LiveKind, string>> = {
   'ring-full': 'a ring that it writes has no room for 20 to 100 ms',
   'bell-lost': 'a thread that sleeps is not woken by it, once',
   'acknowledgement-stale': 'how far it has read a ring is said as of a lap ago',
+  'field-stale': 'what one of its NPUs has asked or answered a peer before the last time is told once more, before it tells anything new',
 };

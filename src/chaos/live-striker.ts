@@ -3,6 +3,7 @@
  * An order stands until it can be carried out: until there is KV that somebody holds, or a frame to be torn.
  * @module
  */
+import { offsetOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import type { ControlPage } from '../fabric/control-page.ts';
 import type { RingPlace } from '../fabric/links.ts';
@@ -11,6 +12,8 @@ import type { WorkerData } from '../flowserve/worker-data.ts';
 import { type Clock, monotonicClock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
+import { FIELD_BYTES, FIELD_WORD } from '../xccl/areas.ts';
+import type { Endpoint } from '../xccl/endpoint.ts';
 import type { Block } from '../xccl/row-sums.ts';
 import { type Damage, flipBit, type Spot, writeOver } from './damage.ts';
 import { heldKv } from './kv-bits.ts';
@@ -26,6 +29,7 @@ const BIT_MAX = 2 ** 31;
 const STRAY_WORDS = 4;
 /** Less than the silence for which a thread is given up. */
 const FULL_MS = { min: 20, max: 100 } as const;
+const STALE_MS = 0.5;
 /** Of a zombie that nobody gives up (Deno, where no spare seat is left), and of one that nothing ends. */
 const ZOMBIE_MS = { waits: 10_000, writes: 1_000 } as const;
 /** Which frames are torn. */
@@ -39,17 +43,21 @@ export class LiveStriker {
   /** It reads these, and writes those. */
   readonly #inbound: readonly RingPlace[];
   readonly #outbound: readonly RingPlace[];
+  readonly #dies: readonly number[];
+  /** By die, peer and channel: the last two events, while an order stands that needs them. */
+  readonly #told = new Map<string, readonly { readonly event: number; readonly words: readonly number[] }[]>();
   #full: RingProducer | null = null;
   #fullUntil_ms = 0;
 
   constructor(data: WorkerData) {
-    const { plan, worker, seating, memories, origin_ms } = data;
+    const { plan, worker, seating, memories, layouts, origin_ms } = data;
     const thread = seating.threads[worker] as number;
     this.#data = data;
     this.#space = new AddressSpace(memories, plan.memory.regions);
     this.#order = new LiveOrder(this.#space);
     this.#clock = monotonicClock(origin_ms);
     this.#inbound = plan.rings.filter(({ to }) => to === thread);
+    this.#dies = layouts.map(({ base }) => plan.dies.findIndex((die) => die.base === base));
     this.#outbound = plan.rings.filter(({ from }) => from === thread);
   }
 
@@ -90,6 +98,38 @@ export class LiveStriker {
   leaveRows(blocks: readonly Block[]): void {
     if (this.#order.kindFor(this.#data.worker) !== 'row-bit-flip') return;
     this.#carryOut((random) => (flipRowBit(this.#space, blocks, random.below(BIT_MAX)) ? { guard: 'rows' } : null));
+  }
+
+  /** A peer is about to be told something: what it was told the time before the last comes once more, and first. */
+  tell(
+    { die, epoch, areas, surroundings: { areasOf, space, arrive } }: Endpoint,
+    event: number,
+    peer: number,
+    channel: number,
+    words: readonly number[],
+  ): void {
+    if (this.#order.kindFor(this.#data.worker) !== 'field-stale' || this.#dies.includes(peer)) {
+      this.#told.clear();
+      return;
+    }
+    const key = `${die} ${peer} ${channel}`;
+    const told = this.#told.get(key) ?? [];
+    const [stale] = told;
+    this.#told.set(key, [...told, { event, words }].slice(-2));
+    if (told.length < 2 || stale === undefined) return;
+    this.#carryOut(() => {
+      const { metadata } = areasOf(peer);
+      const fields = space.wordsOf(metadata);
+      const at = (offsetOf(metadata) + die * areas.peer_bytes + channel * FIELD_BYTES) / 4;
+      if (fields[at + FIELD_WORD.source_epoch] !== epoch) return null;
+      Atomics.exchange(fields, at + FIELD_WORD.event, 0);
+      fields.set(stale.words, at + FIELD_WORD.a);
+      Atomics.store(fields, at + FIELD_WORD.event, stale.event);
+      arrive(peer);
+      // Time for the peer to see it.
+      for (const until_ms = this.#clock.now_ms() + STALE_MS; this.#clock.now_ms() < until_ms; );
+      return { guard: 'nobody' };
+    });
   }
 
   /** True: the thread, which sleeps, is not woken this time. Whoever would have is put off before it rings, or when it has rung and not woken anybody yet. */
@@ -137,10 +177,11 @@ export class LiveStriker {
         const rings = this.#read;
         return found('restated', sayAsOfALapAgo(this.#space, rings[random.below(rings.length)] as RingPlace));
       }
-      // Where rows are left, frames written and bells rung.
+      // Where rows are left, frames written, bells rung and peers told.
       case 'row-bit-flip':
       case 'ring-full':
       case 'bell-lost':
+      case 'field-stale':
         return null;
     }
   }

@@ -8,11 +8,13 @@ import { RingProducer } from '../fabric/ring.ts';
 import { NpuWorker } from '../flowserve/npu-worker.ts';
 import { birthOf, birthOfController } from '../platform/births.ts';
 import { whenSeated } from '../platform/worker-seat.ts';
+import { Endpoint } from '../xccl/endpoint.ts';
 import { Exchange } from '../xccl/exchange.ts';
 import { LiveStriker } from './live-striker.ts';
 
 const { isStopped, ring } = ControlPage.prototype;
 const { publish, write, writePart } = RingProducer.prototype;
+const { write: writeField } = Endpoint.prototype;
 const { leaveRows } = Exchange.prototype;
 
 whenSeated(({ acts: _, routing: __, ...data }, samples) => {
@@ -37,6 +39,10 @@ whenSeated(({ acts: _, routing: __, ...data }, samples) => {
   Exchange.prototype.leaveRows = function (lane, blocks) {
     leaveRows.call(this, lane, blocks);
     striker.leaveRows(blocks);
+  };
+  Endpoint.prototype.write = function (peer, channel, ...words) {
+    striker.tell(this, this.nextEvent(peer, channel), peer, channel, words);
+    return writeField.call(this, peer, channel, ...words);
   };
   const worker = new NpuWorker(data, { birthOf, birthOfController }, undefined, undefined, samples);
   worker.start();
