@@ -97,7 +97,6 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['type', 'worker'], // THREAD_STARTED, PEER_DETACHED
   ['type', 'reason', 'lost_weights'], // THREAD_FAILED
   ['type', 'worker', 'has_ended'], // PEER_LOST
-  ['type', 'worker', 'epoch', 'reason'], // PEER_CORRUPT
   ['type', 'worker', 'thread', 'epoch', 'dies'], // PEER_RESTARTED
   ['type', 'query', 'experts'], // REPORT
   ['type', 'query', 'worker', 'npus', 'links', 'kv_links', 'experts', 'garbage', 'unexpected'], // REPORTED
@@ -251,6 +250,8 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['request', 'choice', 'index', 'text', 'token_ids', 'logprobs', 'finish', 'stop_string', 'stop_token', 'cached', 'drafted', 'parsed', 'degraded'],
   // of a sequence that begins with the KV of others, and drafts
   ['slot', 'start', 'tokens', 'first_block', 'blocks', 'shared', 'generated', 'samples', 'drafts', 'foresees', 'attach', 'output', 'kept'],
+  // caller → control
+  ['type', 'worker', 'epoch', 'reason'], // PEER_CORRUPT
 ];
 
 /** Identifies this protocol in the handshake of two threads: a worker built from other sources refuses to start. */
