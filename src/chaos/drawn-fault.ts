@@ -181,7 +181,7 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'link-cut':
       return { kind, ...ends(), both: draw(2) === 0, at, for_ms };
     case 'ring-full':
-      return { kind, ...ends(), frames: 1 << draw(4), every_ms: [0.01, 0.1, 1, 20][draw(4)] as number, at, for_ms };
+      return { kind, ...ends(), frames: [1, 1, 2, 4][draw(4)] as number, every_ms: [0.1, 1, 5, 20][draw(4)] as number, at, for_ms };
     case 'trace-disk-full':
       return { kind, bytes: [0, 1_000, 10_000, 50_000][draw(4)] as number, at };
     case 'clock-skew':

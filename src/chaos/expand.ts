@@ -160,8 +160,9 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   // What nobody wants back changes nothing.
   if (cell.kind === 'dram-bit-flip') faults.push(drawn(cell.kind, cell.phase));
   const others = kinds.filter((kind) => !ENDS_POD.includes(kind) && (kind !== 'job-executor-crashes' || parts.job_executors > 1));
-  // What is told apart by all recoveries has the most cells.
-  const weighed = others.flatMap((kind) => (ENDING.includes(kind) && KIND_TERMS[kind].tried_with === undefined ? [kind, kind] : [kind]));
+  // What is told apart by all recoveries has the most cells; weights that went bad are used the most seldom.
+  const hasAllRecoveries = (kind: FaultKind): boolean => ENDING.includes(kind) && KIND_TERMS[kind].tried_with === undefined;
+  const weighed = others.flatMap((kind) => new Array<FaultKind>(kind === 'weights-bit-flip' ? 3 : hasAllRecoveries(kind) ? 2 : 1).fill(kind));
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
   const losing = others.filter((kind) => LOSING.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
