@@ -32,14 +32,25 @@ export const LIMITS = {
 export const PHASES = ['admission', 'prefill', 'decode', 'dispatch', 'kv-transfer', 'rebalance', 'scaling', 'takeover'] as const;
 export type Phase = (typeof PHASES)[number];
 
-const moment = z.union([
-  /** Milliseconds of virtual time after the first call. */
-  z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
-  /** When so many events have happened since the first call. */
-  z.strictObject({ event: z.int().min(1) }),
-  /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
-  z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
-]);
+/** What a moment is told by. */
+const MOMENTS = ['ms', 'event', 'phase'] as const;
+const isTold = (moment: unknown): boolean =>
+  typeof moment !== 'object' || moment === null || MOMENTS.filter((name) => Object.hasOwn(moment, name)).length === 1;
+
+const moment = z.union(
+  [
+    /** Milliseconds of virtual time after the first call. */
+    z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
+    /** When so many events have happened since the first call. */
+    z.strictObject({ event: z.int().min(1) }),
+    /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
+    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
+  ],
+  {
+    // Else what is wrong with one of them is said, as if nothing else could be meant.
+    error: ({ input }) => (isTold(input) ? undefined : `must have one of ${MOMENTS.join(', ')}, as { ms: 0.5 }, { event: 120 } or { phase: decode, nth: 2 }`),
+  },
+);
 export type Moment = z.output<typeof moment>;
 const at = moment.default({ ms: 0 });
 const worker = z.int().min(0);

@@ -32,6 +32,8 @@ type ToldIssue = Issue & {
 };
 
 const SHOWN_MAX = 60;
+/** Of what nobody has words for: zod's own. */
+const NO_WORDS = 'Invalid input';
 const TYPES: Readonly<Record<string, string>> = {
   ...{ number: 'a number', int: 'an integer', string: 'a string', boolean: 'true or false', array: 'an array', tuple: 'an array' },
   ...{ object: 'an object', record: 'an object' },
@@ -82,7 +84,8 @@ export function firstIssue(issues: readonly ToldIssue[]): Issue {
   if (issue === undefined) return { path: [], message: 'is wrong' };
   if (issue.code === 'unrecognized_keys') return { path: [...issue.path, issue.keys?.[0] ?? ''], message: issue.message };
   if (issue.code === 'invalid_key') return { path: issue.path, message: firstIssue(issue.issues ?? []).message };
-  if (issue.code !== 'invalid_union' || issue.errors?.length === 0) return issue;
+  // A union may have words of its own.
+  if (issue.code !== 'invalid_union' || issue.errors?.length === 0 || issue.message !== NO_WORDS) return issue;
   const branches = (issue.errors ?? []).toSorted((a, b) => a.length - b.length).map(firstIssue);
   const best = branches.toSorted((a, b) => b.path.length - a.path.length)[0];
   if (best === undefined || best.path.length === 0) return { path: issue.path, message: either([...new Set(branches.map(({ message }) => message))]) };

@@ -125,6 +125,8 @@ describe('a plan', () => {
     ['faults.0.kind: must be one of "worker-lost", "controllers-lost", ', { faults: [{ kind: 'fire' } as never] }],
     ['faults.0.kind: is required, one of "worker-lost"', { faults: [{ worker: 0 } as never] }],
     ['faults.0.at.phase: must be one of "admission", "prefill", ', { faults: [{ kind: 'step-fails', npu: 0, at: { phase: 'lunch' as never } }] }],
+    ['faults.0.at: must have one of ms, event, phase', { faults: [{ kind: 'step-fails', npu: 0, at: {} as never }] }],
+    ['faults.0.at: must have one of ms, event, phase', { faults: [{ kind: 'step-fails', npu: 0, at: { ms: 1, event: 3 } as never }] }],
     ['faults.0.at: must be an object, not 3', { faults: [{ kind: 'step-fails', npu: 0, at: 3 as never }] }],
     ['faults.0.factor: must be more than 1, not 1', { faults: [{ kind: 'npu-slow', npu: 0, factor: 1, for_ms: 5 }] }],
     ['faults.0.factor: must be more than 1, not 1', { faults: [{ kind: 'npu-jitter', npu: 0, factor: 1, for_ms: 5 }] }],

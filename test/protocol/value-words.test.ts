@@ -68,6 +68,7 @@ describe('a wrong value', () => {
       /topology\.0\.dp: is required, an integer$/,
     );
     expect(wordsFor(z.union([z.string(), z.array(z.string())]), 5)).toContain('must be a string or an array, not 5');
+    expect(wordsFor(z.union([z.string(), z.array(z.string())], { error: () => 'must be read aloud' }), 5)).toContain('must be read aloud');
     expect(wordsFor(z.array(z.int().min(1)).max(2), [1, 2, 3])).toContain('must have at most 2 elements, not 3');
     expect(wordsFor(z.string().min(1), '')).toContain('must have at least 1 character, not 0');
     expect(wordsFor(z.int().multipleOf(16), 17)).toContain('must be a multiple of 16, not 17');
