@@ -147,15 +147,14 @@ describe('serve', () => {
     expect(pod.cancelled).toBe(0);
   });
 
-  it('should close in time though a client keeps its connection or does not read', async () => {
+  it('should close though a client keeps its connection or does not read', async () => {
     const { pod, server } = await start();
     await fetch(`${server.url}/health`);
     const client = await rawPost(server.port, '/v1/completions', { prompt: 'x', max_tokens: 100_000, ignore_eos: true, stream: true });
     await expect.poll(() => pod.chunks_given).toBeGreaterThan(4);
     client.socket.pause();
-    const started = performance.now();
-    await server.close();
-    expect(performance.now() - started).toBeLessThan(3_000);
+    // Whoever waited for that client would wait until it goes.
+    expect(await server.close()).toEqual({ cut: 1 });
     client.socket.destroy();
   });
 

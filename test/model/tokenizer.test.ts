@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { loadTokenizer, type Tokenizer } from '../../src/model/tokenizer.ts';
+import { ownTime_ms } from '../own-time.ts';
 import { runs } from '../property-runs.ts';
 import { copyWithoutWeights, errorOf, goldens, readJson, TINY, TINY_NAMES, writeJson } from './checkpoint-folder.ts';
 
@@ -216,12 +217,12 @@ describe('loadTokenizer', () => {
     await expect(loadTokenizer('/nowhere')).rejects.toMatchObject({ code: 'invalid_checkpoint', message: '/nowhere/tokenizer.json: no such file' });
   });
 
-  it('should be ready within 100 ms, others on the processor left aside', async () => {
+  it('should be ready within 100 ms of processor time', async () => {
     const took_ms: number[] = [];
     for (let turn = 0; turn < 5; turn++) {
-      const before = performance.now();
+      const before = ownTime_ms();
       (await loadTokenizer(TINY['tiny-qwen3-moe'])).encode('Once upon a time', bos);
-      took_ms.push(performance.now() - before);
+      took_ms.push(ownTime_ms() - before);
     }
     expect(Math.min(...took_ms)).toBeLessThan(100);
   });

@@ -9,7 +9,9 @@ export const PAGES = 1024;
 
 /** Words by which the two threads talk, after the guard page. */
 export const CONTROL_AT = 65_536;
-export const WORD = { command: 0, running: 1, ended: 2, stop: 3 } as const;
+/** `thread`: the worker's id in the operating system, away from `stop`, behind which kernels tell how far they are. */
+export const WORD = { command: 0, running: 1, ended: 2, stop: 3, thread: 64 } as const;
+export const WORDS = 65;
 /** What `ended` says. */
 export const ENDED = { not: 0, stopped: 1, returned: 2, failed: 3 } as const;
 export const LEAVE = -1;

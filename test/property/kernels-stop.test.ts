@@ -4,10 +4,11 @@ import { PROGRESS_BEHIND_STOP_BYTES } from '../../src/fabric/control-page.ts';
 import { attentionScratchBytes, gateScratchBytes, KERNEL_NAMES, type Kernels, kvTileBytes, sampleScratchBytes } from '../../src/model/kernels/kernels.ts';
 import { KernelRecorder } from '../../src/model/kernels/program.ts';
 import { SAMPLING_WORDS, writeSamplingParams } from '../../src/model/kernels/sampling-params.ts';
+import { threadTimes } from '../../src/runtime/os-thread.ts';
 import { createArena, expectSameBits, noise } from './kernels-arena.ts';
-import { CONTROL_AT, ENDED, LEAVE, LONG_WORK, PAGES, WORD } from './kernels-stop-work.ts';
+import { CONTROL_AT, ENDED, LEAVE, LONG_WORK, PAGES, WORD, WORDS } from './kernels-stop-work.ts';
 
-/** The promise is 50 ms for all of a worker. Measured: 0.1 to 0.3 ms, and hundreds now and then where more threads than cores want to run. */
+/** The promise is 50 ms for all of a worker. Measured: 0.1 to 0.3 ms, and 56 once, of a kernel that had yet to be compiled well. */
 const STOP_MS_MAX = 250;
 const ATTEMPTS = 4;
 /** Into the work, far from its beginning. */
@@ -15,7 +16,7 @@ const WORKED_MS = 60;
 
 describe('a kernel that is under way', () => {
   const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES, shared: true });
-  const control = new Int32Array(memory.buffer, CONTROL_AT, 4);
+  const control = new Int32Array(memory.buffer, CONTROL_AT, WORDS);
   const worker = new Worker(new URL('kernels-stop-thread.ts', import.meta.url), { workerData: memory });
   const exited = new Promise((resolve) => worker.once('exit', resolve));
   const command = (value: number): void => {
@@ -27,6 +28,12 @@ describe('a kernel that is under way', () => {
     await exited;
   });
 
+  /** How long the worker has had a processor: that others have it is not its fault. Where that is not known, what the clock says. */
+  const workersTime_ms = (): number => {
+    const times = threadTimes(Atomics.load(control, WORD.thread));
+    return times === null ? performance.now() : times.run_ns / 1e6;
+  };
+
   /** Starts the work, stops it in the midst, and says how long it went on. */
   async function stopAmid(index: number): Promise<number> {
     for (const word of [WORD.running, WORD.ended, WORD.stop]) Atomics.store(control, word, 0);
@@ -36,10 +43,10 @@ describe('a kernel that is under way', () => {
     expect(Atomics.load(control, WORD.running)).toBe(1);
     expect(Atomics.wait(control, WORD.ended, ENDED.not, WORKED_MS)).toBe('timed-out');
 
-    const start = performance.now();
+    const before_ms = workersTime_ms();
     Atomics.store(control, WORD.stop, 1);
     Atomics.wait(control, WORD.ended, ENDED.not, 30_000);
-    const took_ms = performance.now() - start;
+    const took_ms = workersTime_ms() - before_ms;
     expect(Atomics.load(control, WORD.ended)).toBe(ENDED.stopped);
     return took_ms;
   }

@@ -40,7 +40,7 @@ describe('a pod of several DP groups', () => {
 
   it('should tell where prefill and decode are apart, and end a request when its last token is there', () =>
     withPod({ topology: 'pd:prefill=1xdp1,decode=1xdp1', workers: 2 }, async (pod) => {
-      const late_ms: number[] = [];
+      const late: number[] = [];
       for (let seed = 0; seed < 9; seed++) {
         const generation = pod.generate([1, 86, 1461], { max_tokens: 4, seed, ignore_eos: true });
         for await (const _ of generation) {
@@ -49,10 +49,12 @@ describe('a pod of several DP groups', () => {
         const [choice] = generation.choices();
         expect(choice).toMatchObject({ prefill_group: 0, decode_group: 1 });
         expect(choice?.moved).toBeGreaterThan(choice?.first_token ?? Number.POSITIVE_INFINITY);
-        late_ms.push(generation.times().finished - (choice?.finished ?? Number.NaN));
+        const { received, finished } = generation.times();
+        const last = choice?.finished ?? Number.NaN;
+        late.push((finished - last) / (last - received));
       }
-      // A prefill worker that nobody wakes finds within a second that its blocks were pulled.
-      expect(late_ms.sort((a, b) => a - b)[4]).toBeLessThan(100);
+      // A prefill worker that nobody wakes finds within a second that its blocks were pulled: many times as long as the call took.
+      expect(late.sort((a, b) => a - b)[4]).toBeLessThan(1);
       const { dp_groups } = await pod.stats();
       expect(dp_groups.map(({ role, prompt_tokens, generation_tokens }) => [role, prompt_tokens, generation_tokens])).toEqual([
         ['prefill', 27, 9],
