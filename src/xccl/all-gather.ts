@@ -160,6 +160,8 @@ export class AllGather implements Operation {
     // Left from before the ranks began anew, or from another life of the group.
     if (endpoint.wordFrom(die, channel, FIELD_WORD.a) !== this.#step || endpoint.wordFrom(die, channel, FIELD_WORD.c) !== this.#life) return false;
     const number = endpoint.wordFrom(die, channel, FIELD_WORD.b);
+    // Of one that this rank has ended: said once more, as by a write that was held up. What is looked for comes behind it.
+    if (((number - this.#number) | 0) < 0) return false;
     const offset = endpoint.wordFrom(die, channel, FIELD_WORD.d) >>> 0;
     const rows = endpoint.wordFrom(die, channel, FIELD_WORD.e);
     if (number !== this.#number || rows !== table.rows)

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AllGather, type Table } from '../../src/xccl/all-gather.ts';
+import { CHANNEL, FIELD_BYTES } from '../../src/xccl/areas.ts';
 import { Endpoint } from '../../src/xccl/endpoint.ts';
 import { SEGMENTS } from '../fabric/segments.ts';
 import { runs, SEED } from '../property-runs.ts';
@@ -187,6 +188,24 @@ describe('all-gather', () => {
     const { gather, gather_bytes } = (far.endpoints[1] as Endpoint).areas;
     begin(far, away, [1], 0, { address: gather + gather_bytes - 8 });
     expect(errorOf(away[0]?.poll())).toMatch(/^memory_fault: rank 1 \(die 1\) says that 40 bytes lie at offset 8184 of its gather area, which has 8192/);
+  });
+
+  it('passes over what a rank has said of a gather that is over, and comes once more', () => {
+    const dies = makeDies(3);
+    const gathers = gathersOf(dies);
+    const { metadata, peer_bytes } = (dies.endpoints[0] as Endpoint).areas;
+    const field = dies.space.bytesAt(metadata + peer_bytes + CHANNEL.gatherOdd * FIELD_BYTES, FIELD_BYTES);
+    let stale = field.slice();
+    for (let round = 0; round < 4; round++) {
+      begin(dies, gathers, [0, 1, 2], round);
+      if (round === 0) stale = field.slice();
+      for (const gather of gathers) expect(gather.poll().state).toBe('done');
+    }
+    begin(dies, gathers, [0, 2], 4);
+    field.set(stale);
+    expect(gathers[0]?.poll()).toEqual({ state: 'pending', missing: [1] });
+    begin(dies, gathers, [1], 4);
+    for (const gather of gathers) expect(gather.poll().state).toBe('done');
   });
 
   it('refuses the same table twice in a row: a peer may still read it', () => {
