@@ -149,7 +149,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(
       ...unfoundHangs(plan, faults, hangs, taken),
       ...unfollowedLeaders(plan, faults, hangs),
-      ...lateEnds(plan, faults, taken, injector.slowest_ms),
+      ...lateEnds(plan, faults, taken, 2 * injector.slowest_ms + control.slowestMove_ns / 1e6),
     );
   if (violations.length === 0) violations.push(...(await settle()));
   const isToAnswer = !injector.hasEndedPod;

@@ -77,6 +77,8 @@ export class VirtualControl {
   readonly directory: Directory;
   readonly npus: MachineNpus;
   readonly space: AddressSpace;
+  /** KV that nobody wants any more is on its way so long at most: it lies there when it is asked for, and cannot be called off as a live pod's can. */
+  slowestMove_ns = 0;
   /** What the caller's side keeps of calls. */
   readonly delivered: DeliveredRecords;
   readonly tokenizer: Tokenizer;
@@ -329,7 +331,9 @@ export class VirtualControl {
   }
 
   #tellTransfer(group: Address, message: TransferMessage, cause: number, bytes: number): void {
-    this.host.complete(group, message, cause, this.#swap_ns ?? this.#layers.untilMoved_ns(group, message.id, bytes, this.#link));
+    const moves_ns = this.#swap_ns ?? this.#layers.untilMoved_ns(group, message.id, bytes, this.#link);
+    this.slowestMove_ns = Math.max(this.slowestMove_ns, moves_ns);
+    this.host.complete(group, message, cause, moves_ns);
     if (message.type !== 'OFFERED') this.#layers.endTransfer(group, message.id);
   }
 
