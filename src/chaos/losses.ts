@@ -9,7 +9,7 @@ import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import { switchFor } from '../../actors/policies/role-places.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
 import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
-import { holdersMin, mayMove, successorMs } from '../platform/births.ts';
+import { hasExpertMap, holdersMin, mayMove, successorMs } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { address } from '../protocol/address.ts';
 import { type Executor, projectionGroupOf, sharedExpertNpusOf } from '../protocol/topology.ts';
@@ -21,7 +21,7 @@ type Moment = { readonly workers: ReadonlySet<number>; readonly standby: Readonl
 export class Losses {
   readonly #pod: Pod;
   readonly #moments: Moment[] = [];
-  /** By worker: when it was lost last; and those of whose successors somebody has heard since. */
+  /** By worker whose successor an expert map waits for: when it was lost last; and those of whose successors it has heard since. */
   readonly #since_ms = new Map<number, number>();
   readonly #returned = new Set<number>();
   #awaited_ms = 0;
@@ -37,7 +37,7 @@ export class Losses {
     const now = this.#now;
     this.#moments.push(now);
     for (const worker of now.workers)
-      if (this.#returned.delete(worker) || !this.#since_ms.has(worker)) this.#since_ms.set(worker, this.#pod.host.clock.now_ms());
+      if (this.#isAwaited(worker) && (this.#returned.delete(worker) || !this.#since_ms.has(worker))) this.#since_ms.set(worker, this.#pod.host.clock.now_ms());
   }
 
   /** Who waits for it hears that it is back: once more, where something keeps him from hearing. */
@@ -79,6 +79,16 @@ export class Losses {
   /** It is so now. */
   get lacks(): boolean {
     return this.#lacks(this.#now, () => true);
+  }
+
+  /** Else nobody is told that it is back, and nobody gives up what it held. */
+  #isAwaited(worker: number): boolean {
+    const { plan, directory } = this.#pod;
+    const npus = directory.npusOfWorker(worker);
+    return plan.hosting.deployment.executors.some((executor) => {
+      const { first, npus: ranks } = executor.experts;
+      return hasExpertMap(plan, executor) && npus.some((npu) => npu >= first && npu < first + ranks);
+    });
   }
 
   #lostFor_ms(worker: number): number {

@@ -10,6 +10,7 @@ import { isRefusedForLoss } from '../../src/chaos/shape-refusals.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
 import type { PodOptions } from '../../src/options.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
+import { NS_PER_MS } from '../../src/runtime/virtual-host.ts';
 
 /** Two attention NPUs on worker 0, and an expert NPU on worker 1 and one on worker 2. */
 const APART: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', npu_workers: [0, 0, 1, 2], workers: 3, respawn: false };
@@ -107,13 +108,28 @@ describe('a pod whose lost workers have successors', () => {
     expect([violations, new Set(calls.map((call) => call.code))]).toEqual([[], new Set([code])]);
   });
 
-  it('should lack nothing before', async () => {
+  it.each([
+    ['one is waited for no longer', pod, 1, true],
+    ['experts stay where they are, so that all are waited for', EXPERTS_APART, 1, false],
+    ['whoever held the experts has just been lost', pod, 0, false],
+  ])('should lack nothing before, and six seconds later only what nobody waits for: %s', async (_, options, first, hasLacked) => {
     await using undisturbed = new Undisturbed();
-    const { control } = await undisturbed.createPod({ kernels: 'hash', ...pod } as PodOptions);
+    const { control } = await undisturbed.createPod({ kernels: 'hash', ...options } as PodOptions);
     const losses = new Losses(control);
-    control.workers.lose(1, 'the test killed it');
-    losses.note();
-    expect([losses.hasLacked(), losses.lacks]).toEqual([false, true]);
+    const lose = (worker: number): void => {
+      control.workers.lose(worker, 'the test killed it');
+      losses.note();
+    };
+    lose(first);
+    expect([losses.hasLacked(), losses.lacks]).toEqual([false, first === 1]);
+    let isOver = false;
+    // Nobody tells `losses` of a successor.
+    control.host.later(6_000 * NS_PER_MS, () => {
+      isOver = true;
+    });
+    while (!isOver) control.step();
+    lose(1);
+    expect([losses.hasLacked(), losses.lacks]).toEqual([hasLacked, true]);
   });
 });
 
