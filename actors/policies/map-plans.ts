@@ -9,6 +9,7 @@ import { mapAmong, mapWithOthers, mapWithout, planAmong, ranksOf } from './exper
 import type { ExpertLoads } from './expert-placement/expert-loads.ts';
 import type { ExpertMap } from './expert-placement/expert-map.ts';
 import { planRounds, type SlotChange } from './expert-placement/map-rounds.ts';
+import { slotsOfRank } from './expert-placement/placement-shape.ts';
 import { type PlacementPolicy, planFrom } from './expert-placement/policies.ts';
 import { imbalance } from './expert-placement/predicted-balance.ts';
 import { judgePlan } from './expert-placement/worth-installing.ts';
@@ -96,6 +97,8 @@ export function planPlacement(
     return gone.includes(away)
       ? { cause: 'npu_gone', reason: `expert NPU ${away} of the group is lost for good` }
       : { cause: 'npu_lost', reason: `expert NPU ${away} of the group is lost` };
+  const room = ranks.length * slotsOfRank(map.shape);
+  if (room < map.shape.experts) return { cause: 'no_room', reason: `${room} slots on ${ranks.length} expert NPUs are fewer than ${map.shape.experts} experts` };
   const there = lost.length === 0 ? map : mapWithout(map, new Set(lost));
   if (there === null)
     return {

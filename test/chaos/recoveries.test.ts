@@ -55,6 +55,18 @@ describe('a pod whose lost workers have no successors', () => {
     expect([given_up, calls[2]?.code, violations]).toEqual([1, 'experts_lost', []]);
   });
 
+  it('should keep experts where they found room, when a scale that found fewer of their NPUs is to leave all as it was', async () => {
+    // It asked while one was lost and nobody stood in yet: back to that one alone there was no way, and the pod ended by asking for it.
+    const { violations, calls, faults } = await chaos.run({
+      seed: 398,
+      pod: { topology: 'moe-attention:domains=1x2,experts=2', workers: 2, scale_max: { attention: 3, experts: 4 }, scale_min: { experts: 2 }, respawn: false },
+      calls: [{ key: 9, prompt_tokens: 1, max_tokens: 5 }],
+      shapes: [{ ms: 0.06, attention: 1, experts: 2 }],
+      faults: [{ kind: 'cluster-manager-crashes', id: 1, at: { phase: 'dispatch', nth: 2 } }],
+    });
+    expect([violations, calls[0]?.code, faults[0]?.effect]).toEqual([[], 'finished', 1]);
+  });
+
   it('should compute for want of its group in another one what was to be computed there', async () => {
     const pod = { topology: 'colocated:dp=2', workers: 2, ...ROOM, respawn: false };
     const calls = [{ data_parallel_rank: 1 }, { ms: 2, data_parallel_rank: 1, max_tokens: 4 }];
