@@ -44,7 +44,8 @@ const EXPERTS = 32;
 /** Which of a pod's parts there are so many of. */
 export type Parts = {
   readonly workers: number;
-  readonly npus: number /** Of those, that run steps. */;
+  readonly npus: number;
+  /** Of those, that run steps. */
   readonly attention: readonly number[];
   readonly groups: number;
   readonly executors: number;

@@ -17,17 +17,18 @@ export type StallParts = {
   readonly warm: boolean;
 };
 
-/** What the pod has found so far that ends nobody. */
-export type Findings = { readonly kv: readonly number[]; readonly rows: number };
+/** What the pod has found so far that ends nobody. `lives`: of all threads: who began anew counts from 0. */
+type Findings = { readonly kv: readonly number[]; readonly rows: number; readonly lives: number };
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
 
-export const findingsOf = ({ npus, kv_links }: PodStats): Findings => ({
+export const findingsOf = ({ npus, kv_links, fabric }: PodStats): Findings => ({
   kv: [sum(kv_links.map(({ failed }) => failed['corrupt'] ?? 0)), ...npus.map(({ kv_blocks_mapped_out }) => kv_blocks_mapped_out)],
   rows: sum(npus.map(({ rows_damaged }) => rows_damaged)),
+  lives: sum(fabric.threads.map(({ epoch }) => epoch)),
 });
 
-/** More of what the guard guards. An NPU that began anew counts from 0. */
+/** More of what the guard guards. */
 export function hasFoundMore(guard: Guard, before: Findings, after: Findings): boolean {
   if (guard === 'rows') return after.rows > before.rows;
   return guard === 'kv' && after.kv.some((count, index) => count > (before.kv[index] ?? 0));

@@ -10,14 +10,14 @@
 import { globalAddress, offsetOf, segmentOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { THREADS_MAX } from '../fabric/control-page.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { Damage } from './damage.ts';
 import { GUARDS, type Guard, LIVE_KINDS, type LiveKind } from './live-kinds.ts';
 
 const NOBODY = THREADS_MAX - 2;
 /** From the stop word on: a thread has 128 bytes, of which that is the second word. */
 const WORD = { order: 0, kind: 1, seed: 2, guard: 3, segment: 4, word: 5, words: 6, bad: 7, whole: 15 } as const;
-/** That are damaged at once: more have no room here. */
-export const DAMAGED_WORDS_MAX = 8;
+const DAMAGED_WORDS_MAX = WORD.whole - WORD.bad;
 
 /** What a strike has done. `damage`: to memory. */
 export type Effect = { readonly guard: Guard; readonly damage?: Damage };
@@ -76,6 +76,7 @@ export class LiveOrder {
 
   #note({ guard, damage }: Effect): void {
     const { address = 0, bad = [], whole = [] } = damage ?? {};
+    if (bad.length > DAMAGED_WORDS_MAX) invariantBroken(`${bad.length} words were damaged at once, and there is room for ${DAMAGED_WORDS_MAX}`);
     this.#words.set([GUARDS.indexOf(guard), segmentOf(address), offsetOf(address) / 4, bad.length], this.#at + WORD.guard);
     this.#words.set(bad, this.#at + WORD.bad);
     this.#words.set(whole, this.#at + WORD.whole);

@@ -123,6 +123,9 @@ export class LiveStrikes {
           return missed;
         if (await isFound()) return struck(isIt === null ? null : await this.#until(ended));
         if (damage !== undefined) undo(pod.space, damage);
+        // They were on their way to one that takes them and looks, and all calls have ended since.
+        else if (findingsOf(await pod.stats()).lives === before.lives)
+          this.violations.push({ verdict: 'wrong result', what: `${where}: its calls have ended, and nobody has found that the rows were other ones` });
         return missed;
       }
       case 'restated': {

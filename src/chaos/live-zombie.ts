@@ -12,7 +12,7 @@ import { PEER_BYTES } from '../xccl/areas.ts';
 const STRIDE_WORDS = 61;
 
 /** `scribble(seed)` writes once everywhere; `isGivenUp`: nothing that the thread writes counts any more. */
-export type Zombie = { readonly scribble: (seed: number) => void; readonly isGivenUp: () => boolean };
+type Zombie = { readonly scribble: (seed: number) => void; readonly isGivenUp: () => boolean };
 
 export function zombieOf({ plan, worker, seating, memories, layouts }: WorkerData): Zombie {
   const thread = seating.threads[worker] as number;
