@@ -30,7 +30,6 @@ import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
 import { ExpertForward } from './expert-forward.ts';
-import { DISPATCHES_PER_TURN } from './expert-service.ts';
 import { Forward } from './forward.ts';
 import { kvNetworkOf } from './kv-network.ts';
 import { noteLosses } from './lost-peers.ts';
@@ -43,6 +42,8 @@ import { storedExperts } from './stored-experts.ts';
 import { warmUp } from './warm-up.ts';
 import type { Controllers, WorkerData } from './worker-data.ts';
 
+/** Dispatches that one NPU's experts serve between two looks at the rings. */
+const DISPATCHES_PER_TURN = 64;
 /** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */
 const TURNS_PER_DEADLINE_CHECK = 1_024;
 

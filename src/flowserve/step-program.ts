@@ -19,7 +19,7 @@ import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
 import { MultiTokenPrediction } from './drafters/mtp.ts';
 import { newDrafter } from './drafters/speculative.ts';
 import { ExpertBatches } from './expert-batches.ts';
-import { DISPATCHES_PER_TURN, ExpertService } from './expert-service.ts';
+import { ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import { type KvSums, ownKvSums } from './kv-sums.ts';
 import { maskOf } from './masked-experts.ts';
@@ -41,7 +41,6 @@ const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
 
 export class StepProgram<Model extends Arithmetic = Forward> {
-  readonly self: Address;
   readonly forward: Model;
   /** Null: KV is taken for what was written. */
   readonly kvSums: KvSums | null;
@@ -56,6 +55,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #sampler: TokenSampler;
   readonly #asked: AskedPeers;
   readonly #words: Int32Array;
+  readonly #self: Address;
   readonly #inTurn: readonly Part[];
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
@@ -118,8 +118,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       ];
       this.#flow = newDataflowBatches(both, space);
     }
-    this.self = address('npu', forward.layout.npu);
+    this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
+  }
+
+  get self(): Address {
+    return this.#self;
   }
 
   get npu(): number {
@@ -311,13 +315,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     run.digest = digestOf(this.forward, this.#words, run.spans);
   };
 
-  /**
-   * To the experts: other NPUs' first, so that they compute while this one does its own share. Who is ahead has asked before, and is answered before that: else it
-   * would wait for as long as this one is behind, in each layer anew.
-   */
+  /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
   #dispatch(run: Run, part: Experts): void {
     const own = this.#asked.askShares(part.layer, part.route(run.rows), part.range(run.rows));
-    this.service.serve(DISPATCHES_PER_TURN);
     part.own(run.rows, own);
   }
 

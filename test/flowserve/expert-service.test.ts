@@ -115,26 +115,3 @@ it('should answer all others though one of them has given up, and is asking for 
   expect(isSpoilt).toBe(true);
   expect(tokens).toEqual(expected);
 });
-
-it('should answer who is ahead before it computes its own share', () => {
-  const pod = makeHashPod(2);
-  const [ahead, behind] = pod.programs as [(typeof pod.programs)[number], (typeof pod.programs)[number]];
-  const computed: ('ahead' | 'own')[] = [];
-  const { compute } = behind.service;
-  behind.service.compute = function (dispatch, reply, pairs, formats) {
-    computed.push(dispatch.rowsAddress === behind.forward.layout.scratch.normed ? 'own' : 'ahead');
-    compute.call(this, dispatch, reply, pairs, formats);
-  };
-  const calls = [0, 1].map((npu): Call => ({ npu, prompt: [3, 4, 5, 6, 7, 8, 9, 10 + npu], max_tokens: 3 }));
-  let asked = 0;
-  const { errors } = generate(pod, calls, {
-    onAsked: (npu) => {
-      if (npu !== behind.npu) return;
-      expect(computed.splice(0)).toEqual(['ahead', 'own']);
-      expect(behind.exchange.served).toBe(ahead.exchange.dispatches);
-      asked++;
-    },
-  });
-  expect(errors).toEqual([null, null]);
-  expect(asked).toBeGreaterThan(0);
-});
