@@ -50,6 +50,8 @@ const FAULTS_STREAM = 3;
 const QUEUED = LIMITS.calls_max * LIMITS.choices_max;
 /** Of one run; the longest of some thousand that held took a quarter: clocks that ran twenty times as fast for half a minute. */
 const EVENTS_MAX = 150_000;
+/** Beside them, of a pod that waits for what the plan has in store, and looks after itself meanwhile: two of an executor that balances every 10 ms have 1.6. */
+const EVENTS_A_MS = 10;
 /** Asked of a pod that is healed: one that needs all stages, and one that may begin with what others computed. */
 const PROGRESS: readonly ChaosCall[] = [
   { ms: 0, key: 900_001, prompt_tokens: 21, stem_tokens: 0, max_tokens: 4, n: 2 },
@@ -76,15 +78,18 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   await using pod = await undisturbed.createPod(disk === null ? options : { ...options, record: disk.path }, plan.mtp_layers, disk ?? undefined);
   const { control } = pod;
   const { host } = control;
+  const began_ns = host.now_ns;
   checkPlan(plan, control.plan);
   const violations: Violation[] = [];
   let events = 0;
+  const planned_ms = lastMoment_ms(plan);
+  const eventsMax = (): number => EVENTS_MAX + EVENTS_A_MS * Math.min(planned_ms, (host.now_ns - began_ns) / 1e6);
   const arrivals = new Arrivals(pod, host);
   const times = new CallTimes(control);
   const step = control.step.bind(control);
   control.step = () => {
     try {
-      if (++events > EVENTS_MAX) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
+      if (++events > eventsMax()) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
       const isOn = step();
       times.look();
       return isOn;
@@ -102,7 +107,6 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const change = async (shape: ScaleOptions): Promise<unknown> => control.scale.ask(shape);
   const rebalance = (): Promise<unknown> => control.rebalances.ask(control.plan, true, (to, message) => host.send(to, 'control/0', message));
   const born = host.cast.addresses;
-  const began_ns = host.now_ns;
   const clients = new Clients();
   const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control), clients, disk);
   const progress = progressOf(options);
@@ -211,6 +215,14 @@ function termsOf({ faults }: ChaosPlan, call: number): ClientTerms {
   const slow = faults.find((fault) => fault.kind === 'client-slow' && fault.call === call);
   return { leaves: gone?.kind === 'client-gone' ? (gone.after_chunks ?? 0) : -1, turns: slow?.kind === 'client-slow' ? slow.turns : 0 };
 }
+
+/** By then all that has a time has struck, come or healed. */
+const lastMoment_ms = ({ faults, calls, shapes = [], rebalances = [] }: ChaosPlan): number =>
+  Math.max(
+    0,
+    ...[...calls, ...shapes, ...rebalances].map(({ ms }) => ms),
+    ...faults.map((fault) => ('at' in fault && fault.at !== undefined && 'ms' in fault.at ? fault.at.ms : 0) + ('for_ms' in fault ? fault.for_ms : 0)),
+  );
 
 /** A pod that has failed stands still. */
 const isAlive = (calls: readonly CallReport[]): boolean => calls.every(({ code }) => code !== 'internal' && code !== 'crash');

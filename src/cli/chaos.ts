@@ -125,7 +125,8 @@ async function shrinkOne(name: string, flags: ScopeFlags): Promise<number> {
 const commandOf = (plan: ChaosPlan): string => `minipod chaos run '${JSON.stringify(plan).replaceAll("'", "'\\''")}'`;
 
 const EXAMPLES = `
-A seed stands for a whole plan: pod, calls, faults, and the interleaving. Exit codes: 0 all held, 3 lost progress, 4 a crash, 5 a wrong result.
+A seed stands for a whole plan: pod, calls, faults, and the interleaving. Exit codes: 0 all held, 2 a plan that is refused, 3 lost progress, 4 a crash,
+5 a wrong result; campaign --canary: 1 a planted bug that was not found.
 
 Examples:
   $ minipod chaos campaign --seeds 1..1000 --jobs 2

@@ -151,6 +151,17 @@ describe('a plan', () => {
   });
 });
 
+it('a fault long after the last call strikes a pod that has looked after itself meanwhile, and is no lost progress', async () => {
+  const pod = {
+    topology: 'moe-attention:domains=1x2,experts=2',
+    workers: 2,
+    expert_balancing: { policy: 'mirrored', redundant_slots: 8, period_ms: 10, windows: 1 },
+  };
+  const { verdict, events, faults } = await chaos.run({ pod, calls: [{}], faults: [{ kind: 'worker-lost', worker: 1, at: { ms: 180_000 } }] });
+  expect({ verdict, struck: faults[0]?.struck }).toEqual({ verdict: 'held', struck: true });
+  expect(events).toBeGreaterThan(150_000);
+});
+
 describe('a plan that breaks', () => {
   it('should shrink to the fault that breaks it', async () => {
     const broken = chaos.planOf(2, { topologies: ['prefill-decode'] });
