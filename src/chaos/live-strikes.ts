@@ -57,6 +57,8 @@ const SILENCE_MS_MAX = 60_000;
 const ANSWERS_MS_MAX = 600_000;
 const POLL_MS = 10;
 const LOOK_MS = 1_000;
+/** So often memory may go bad, and nobody has read it before its calls have ended twice. */
+const UNREAD_MAX = 9;
 const STAYS = { leaves: -1, turns: 0 } as const;
 
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
@@ -69,6 +71,8 @@ export class LiveStrikes {
   tokens = 0;
   readonly #around: Surroundings;
   readonly #order: LiveOrder;
+  /** How often memory has gone bad since that was last found. */
+  readonly #unfound = new Map<Guard, number>();
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -121,7 +125,13 @@ export class LiveStrikes {
         // Whose memory nobody has read since: the same calls read it once more, if they come to the same place.
         if (!(await isFound()) && damage !== undefined && liesThere(pod.space, damage) && !(await this.#hear(await this.#ask(asked), clock.now_ms(), where)))
           return missed;
-        if (await isFound()) return struck(isIt === null ? null : await this.#until(ended));
+        if (await isFound()) {
+          this.#unfound.set(guard, 0);
+          return struck(isIt === null ? null : await this.#until(ended));
+        }
+        const unfound = (this.#unfound.get(guard) ?? 0) + 1;
+        this.#unfound.set(guard, unfound);
+        if (unfound > UNREAD_MAX) this.violations.push({ verdict: 'wrong result', what: `${where}: ${unfound} times in a row nobody has found what went bad` });
         if (damage !== undefined) undo(pod.space, damage);
         // They were on their way to one that takes them and looks, and all calls have ended since.
         else if (findingsOf(await pod.stats()).lives === before.lives)
