@@ -103,7 +103,7 @@ function liveLines({ strikes, calls, tokens, losses, verdict, violations }: Live
     ...table(rows, COLUMNS, 4),
     '',
     ...violations.map(({ verdict: how, what }) => `${how}: ${what}`),
-    `${strikes.length} strikes, ${calls} calls, ${tokens} tokens, ${losses} threads lost: ${end}.`,
+    `${strikes.length} strikes, ${strikes.filter(({ struck }) => struck).length} of them with an effect, ${calls} calls, ${tokens} tokens, ${losses} threads lost: ${end}.`,
   ];
 }
 
