@@ -376,7 +376,10 @@ export function onDie(plan: AnyPodPlan, npu: number, die: number): OfferSource {
   const moved = (address: number): number => address - layout.base + region.base;
   return {
     offers: { ...offers, address: moved(offers.address) },
-    kv: { ...kv, address: moved(kv.address), holders: moved(kv.holders), generations: moved(kv.generations) },
+    kv: {
+      ...{ ...kv, address: moved(kv.address), holders: moved(kv.holders), generations: moved(kv.generations) },
+      ...{ sums: moved(kv.sums), filled: moved(kv.filled) },
+    },
   };
 }
 

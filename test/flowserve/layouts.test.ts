@@ -5,6 +5,7 @@ import { ringBytes, wholeBytesMax } from '../../src/fabric/ring-layout.ts';
 import { layoutOffers, offerPlace } from '../../src/flowserve/distflow/offer-layout.ts';
 import type { HashLayout } from '../../src/flowserve/hash-model/hash-layout.ts';
 import { layoutExperts, layoutNpu, linearsIn } from '../../src/flowserve/npu-layout.ts';
+import { onDie } from '../../src/flowserve/pod-plan.ts';
 import { layoutProducts } from '../../src/flowserve/products.ts';
 import { ProgramRooms } from '../../src/flowserve/program-rooms.ts';
 import { gatherPlaces } from '../../src/flowserve/rank-split.ts';
@@ -28,6 +29,9 @@ function expectApart(spans: readonly Span[], { from, bytes }: Span): void {
 }
 
 const TABLES = ['attended', 'projected', 'activated', 'rows', 'logits'] as const satisfies readonly Gathered[];
+
+/** Addresses; the others are sizes. */
+const PLACES_OF_KV: readonly string[] = ['address', 'holders', 'generations', 'sums', 'filled'];
 
 describe('rings', () => {
   it('should lie in the region that is theirs, the caller’s wide enough for the text of the longest prompt', () => {
@@ -114,6 +118,14 @@ it('offers should lie apart, with three words for each block that they may have'
     return [{ from: header, bytes: 16 }, ...[blocks, generations, checksums].map((from) => ({ from, bytes: blocks_max * 4 }))];
   });
   expectApart(spans, { from: 128, bytes: arena.used });
+});
+
+it('all of an NPU’s KV should lie as far from its die’s beginning on another die: its blocks, and the tables of them', () => {
+  const { plan } = makeHashPod(2, {});
+  const [own, other] = [onDie(plan, 0, 0).kv, onDie(plan, 0, 1).kv];
+  const far = (plan.dies[1]?.base ?? 0) - (plan.dies[0]?.base ?? 0);
+  for (const [name, at] of Object.entries(plan.layouts[0]?.kind === 'attention' ? own : {}))
+    expect([name, other[name as keyof typeof other] - at]).toEqual([name, PLACES_OF_KV.includes(name) ? far : 0]);
 });
 
 it('captured programs should have as many rooms as there are, the one unused the longest given to who comes next', () => {
