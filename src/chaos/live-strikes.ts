@@ -14,7 +14,7 @@ import { type Effect, LiveOrder } from './live-order.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
 /**
- * `struck`: it took effect. `guard`: by what it is noticed; null: it took none. `stall_ms`: the longest that any caller waited for its next tokens after the strike.
+ * `struck`: it took effect. `struck_ms`: when its order was given, by the run's clock, from which on stalls count. `guard`: by what it is noticed; null: it took none. `stall_ms`: the longest that any caller waited for its next tokens after the strike.
  * `parts`: of which it took so long for what; null: nobody was lost for it, or it had no successor yet.
  */
 export type Strike = {
@@ -158,11 +158,12 @@ export class LiveStrikes {
 
   /** What has come of the order; null: nothing, and nothing will. */
   async #withdraw(): Promise<Effect | null> {
-    for (;;) {
-      const effect = this.#order.withdraw();
-      if (effect !== 'under way') return effect;
-      await pause(1);
-    }
+    const { clock } = this.#around;
+    const since_ms = clock.now_ms();
+    let effect = this.#order.withdraw();
+    // Who is put off its processor in the midst of it, or ended there.
+    for (; effect === 'under way' && clock.now_ms() - since_ms < TAKEN_MS_MAX; effect = this.#order.withdraw()) await pause(1);
+    return effect === 'under way' ? null : effect;
   }
 
   async #ask(asked: readonly ChaosCall[]): Promise<Round> {
