@@ -19,7 +19,7 @@ import { packVocabulary } from '../model/vocabulary.ts';
 import { type Address, address, idOf, type Role, roleOf } from '../protocol/address.ts';
 import type { CallerToPod, PromptRecord } from '../protocol/caller.ts';
 import { drain, memberLost, npuGone, npuLost } from '../protocol/constructors.ts';
-import { type ErrorRecord, invariantBroken, MinipodError, toErrorRecord } from '../protocol/errors.ts';
+import { type ErrorRecord, invariantBroken, MinipodError } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { ControlMessage, FrontendMessage, Message } from '../protocol/messages.ts';
 import { type ThreadMessage, threadReport } from '../protocol/threads.ts';
@@ -37,6 +37,7 @@ import { birthOf, birthOfController, expertMapsOf, roleSwitchesOf } from './birt
 import { withCacheCosts } from './cache-costs.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import { ControlWatch } from './control-watch.ts';
+import { CorruptRings } from './corrupt-rings.ts';
 import { Rebalances } from './expert-balancing.ts';
 import { KvEventReader } from './kv-event-reader.ts';
 import { NetworkCardKeeper } from './network-card.ts';
@@ -71,6 +72,7 @@ export class Control {
   readonly #frontend: FrontendProcess;
   readonly #workers: Workers;
   readonly #watch: ControlWatch;
+  readonly #corruptRings: CorruptRings;
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
   readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
@@ -126,9 +128,10 @@ export class Control {
     this.#clock = monotonicClock(options.origin_ms);
     this.#ready = Promise.withResolvers<void>();
     space.control.setOsThread(CONTROL_THREAD, ownThreadId());
+    this.#corruptRings = new CorruptRings(space.control, this.directory, (worker, reason) => this.giveUp(worker, reason));
     const links = new Links(CONTROL_THREAD, memories[0] as WebAssembly.Memory, plan.rings, space.control, {
       now_us: () => this.#clock.now_ms() * 1000,
-      onCorrupt: (thread, error) => this.#giveUpCorrupt(thread, error),
+      onCorrupt: (thread, error) => this.#corruptRings.found(thread, error),
     });
     for (const { thread } of seatsOf(plan.hosting).slice(plan.workers)) {
       links.detach(thread);
@@ -316,13 +319,6 @@ export class Control {
     return this.#frontend.jobExecutors.length === jobExecutorsOf(this.#plan.hosting).length;
   }
 
-  /** A worker that finds rubbish ends itself; this thread, with which the pod would end, has its writer ended, and so has the caller's (PEER_CORRUPT). */
-  #giveUpCorrupt(thread: number, error: unknown): void {
-    const worker = this.directory.seating.threads.indexOf(thread);
-    if (worker < 0) throw error;
-    this.giveUp(worker, toErrorRecord(error).message);
-  }
-
   #hear(message: ControlMessage): void {
     if (message.type === 'SCALED') this.scale.answered(message);
     else if (message.type === 'SWITCH_ROLE') this.#workers.switchRole(message);
@@ -348,8 +344,7 @@ export class Control {
         this.#workers.detached(worker, message.worker);
         break;
       case 'PEER_CORRUPT':
-        // Of one that is lost already its successor's rings are sound.
-        if (this.#space.control.epochOf(this.directory.threadOfWorker(message.worker)) === message.epoch) this.giveUp(message.worker, message.reason);
+        this.#corruptRings.heard(message);
         break;
       case 'REPORTED':
         this.#reports.answered(message);
