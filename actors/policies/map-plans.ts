@@ -97,14 +97,14 @@ export function planPlacement(
     return gone.includes(away)
       ? { cause: 'npu_gone', reason: `expert NPU ${away} of the group is lost for good` }
       : { cause: 'npu_lost', reason: `expert NPU ${away} of the group is lost` };
-  const room = ranks.length * slotsOfRank(map.shape);
-  if (room < map.shape.experts) return { cause: 'no_room', reason: `${room} slots on ${ranks.length} expert NPUs are fewer than ${map.shape.experts} experts` };
   const there = lost.length === 0 ? map : mapWithout(map, new Set(lost));
   if (there === null)
     return {
       cause: mapWithout(map, new Set(gone)) === null ? 'npu_gone' : 'npu_lost',
       reason: `expert NPUs ${lost.join(', ')} of the group are lost, with experts that are nowhere else`,
     };
+  const room = ranks.length * slotsOfRank(map.shape);
+  if (room < map.shape.experts) return { cause: 'no_room', reason: `${room} slots on ${ranks.length} expert NPUs are fewer than ${map.shape.experts} experts` };
   const rounds = planRounds(
     there,
     planAmong(
