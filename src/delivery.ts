@@ -67,6 +67,12 @@ const STRANDED: ErrorRecord = {
   param: null,
 };
 
+const SCORES_LOST: ErrorRecord = {
+  code: 'worker_failed',
+  message: 'a worker died that had scored the prompt of the request, before all of that was delivered; it may be sent again',
+  param: null,
+};
+
 export class Delivery {
   readonly generation: LiveGeneration;
   readonly #ports: DeliveryPorts;
@@ -229,8 +235,8 @@ export class Delivery {
 
   /** Nothing of it is left in the pod: it goes on from the tokens that its caller has. */
   #resume(): void {
-    if (this.#isCancelled || !this.#isRecorded) {
-      this.#fail(this.#isCancelled ? CANCELLED : STRANDED);
+    if (this.#isCancelled || !this.#isRecorded || this.#hasLostScores) {
+      this.#fail(this.#isCancelled ? CANCELLED : this.#isRecorded ? SCORES_LOST : STRANDED);
       return;
     }
     this.#looks = null;
@@ -300,6 +306,11 @@ export class Delivery {
       kept[start - 1 + index] = position;
     }
     if (this.#promptMissing === 0) this.generation.scorePrompt(kept as PositionRecord[]);
+  }
+
+  /** The prompt is scored with the first choice, and that is not computed any more. */
+  get #hasLostScores(): boolean {
+    return this.#promptMissing > 0 && this.#choices[0]?.isFinished === true;
   }
 
   #endIfWhole(): void {

@@ -130,7 +130,7 @@ describe('a delivery', () => {
     );
   });
 
-  const openDelivery = (choices: number) => {
+  const openDelivery = (choices: number, wantsPromptLogprobs = false) => {
     const seen = { cancels: 0, fails: 0, resumes: 0, closes: 0 };
     const kept: number[] = [];
     const call = {
@@ -139,7 +139,7 @@ describe('a delivery', () => {
       close: () => seen.closes++,
     };
     const records = { of: () => call } as unknown as DeliveredRecords;
-    const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs: false };
+    const terms = { id: 'x', seed: 0, choices, wantsPromptLogprobs };
     const generation = new LiveGeneration(terms, { clock: { now_ms: () => 1 }, cancel: () => delivery.cancel(), ended: () => {} });
     const counts = new CallCounts();
     const tell = (what: string): number => seen[({ CANCEL_CALL: 'cancels', FAIL_CALL: 'fails' } as const)[what] ?? 'resumes']++;
@@ -239,6 +239,17 @@ describe('a delivery', () => {
     expect(delivery.isOver).toBe(false);
     delivery.hear(ENDED);
     expect([delivery.isOver, seen]).toEqual([true, { cancels: 0, fails: 0, resumes: 1, closes: 1 }]);
+  });
+
+  it('should fail where its prompt’s scores were lost with their worker, and the choice that is scored has ended: nobody computes them again', async () => {
+    const { delivery, generation, seen } = openDelivery(1, true);
+    delivery.hear({ ...PROMPT, token_ids: [1, 2] });
+    for (let index = 0; index < TOKENS; index++) delivery.push(chunkOf(0, 0, index), 1);
+    delivery.hear(ENDED);
+    delivery.losePeer();
+    for (let look = 0; look < 3; look++) delivery.look();
+    expect([delivery.isOver, seen.resumes]).toEqual([true, 0]);
+    expect(await readAll(generation)).toMatchObject({ error: 'worker_failed' });
   });
 
   it('should be resumed where a token was lost with its worker, and only there, whatever the order of senders', async () => {
