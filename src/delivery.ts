@@ -235,8 +235,9 @@ export class Delivery {
 
   /** Nothing of it is left in the pod: it goes on from the tokens that its caller has. */
   #resume(): void {
-    if (this.#isCancelled || !this.#isRecorded || this.#hasLostScores) {
-      this.#fail(this.#isCancelled ? CANCELLED : this.#isRecorded ? SCORES_LOST : STRANDED);
+    const error = this.#whyItEnds();
+    if (error !== null) {
+      this.#fail(error);
       return;
     }
     this.#looks = null;
@@ -244,6 +245,14 @@ export class Delivery {
     // Who computes them now lives; what is lost from here on is another loss.
     this.#hasLostPeer = false;
     this.#ports.tell('RESUME_CALL');
+  }
+
+  /** Null: it can go on. */
+  #whyItEnds(): ErrorRecord | null {
+    if (this.#isCancelled) return CANCELLED;
+    if (!this.#isRecorded) return STRANDED;
+    // The prompt is scored with the first choice, and that is not computed any more.
+    return this.#promptMissing > 0 && this.#choices[0]?.isFinished === true ? SCORES_LOST : null;
   }
 
   #open(prompt: readonly number[], records: readonly number[]): void {
@@ -306,11 +315,6 @@ export class Delivery {
       kept[start - 1 + index] = position;
     }
     if (this.#promptMissing === 0) this.generation.scorePrompt(kept as PositionRecord[]);
-  }
-
-  /** The prompt is scored with the first choice, and that is not computed any more. */
-  get #hasLostScores(): boolean {
-    return this.#promptMissing > 0 && this.#choices[0]?.isFinished === true;
   }
 
   #endIfWhole(): void {
