@@ -13,6 +13,8 @@ export type CallerPeersPorts = {
   readonly receive: (mail: ReceivedMail) => void;
   /** A worker is lost, and all of it has been received that it had shown. */
   readonly losePeer: () => void;
+  /** The same of the control thread, which nobody else can give up. */
+  readonly loseControl: (error: unknown) => void;
 };
 
 export class CallerPeers {
@@ -27,10 +29,13 @@ export class CallerPeers {
     for (const { thread } of seatsOf(hosting)) if (lost.includes(thread) || !seating.threads.includes(thread)) port.links.detach(thread);
   }
 
-  /** Rubbish lies in a worker's ring: its tokens are lost, with what is behind them, so it is given up, and they come from elsewhere. @throws of the control thread's ring, which nobody else can read */
+  /** Rubbish lies in a thread's ring: its tokens are lost, with what is behind them, so it is given up, and they come from elsewhere. */
   findRubbish(thread: number, error: unknown): void {
     const worker = this.#directory.seating.threads.indexOf(thread);
-    if (worker < 0) throw error;
+    if (worker < 0) {
+      this.#ports.loseControl(error);
+      return;
+    }
     const { links } = this.#port;
     this.#port.send(CONTROL_THREAD, 'control/0', 'caller/0', threadPeerCorrupt(worker, links.control.epochOf(thread), toErrorRecord(error).message), 'control');
   }

@@ -8,8 +8,8 @@ import { Delivery } from './delivery.ts';
 import type { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { collect, LiveGeneration } from './generation.ts';
 import { checkOptions, type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from './options.ts';
-import type { CallerToPod, PodToCaller } from './protocol/caller.ts';
-import { MinipodError } from './protocol/errors.ts';
+import type { CallerToPod, GenerateCall, PodToCaller } from './protocol/caller.ts';
+import { assert, MinipodError } from './protocol/errors.ts';
 import type { Prompt } from './protocol/prompt.ts';
 import { CALL_IDS, callOf } from './protocol/request-ids.ts';
 import type { Completion, Generation } from './results.ts';
@@ -30,6 +30,11 @@ export class Calls {
   readonly #ports: CallsPorts;
   readonly counts = new CallCounts();
   readonly #deliveries = new Map<number, Delivery>();
+  /** By call, what was asked for and nobody has opened yet; and until when it is to be there, by the pod's clock. */
+  readonly #asked = new Map<number, { readonly call: GenerateCall; readonly over_ms: number }>();
+  /** Calls that wait for their turn to go on; and the one whose turn it is. */
+  #suspects: number[] = [];
+  #trial: number | null = null;
   #next = 1;
   #isClosed = false;
 
@@ -65,7 +70,7 @@ export class Calls {
     const terms = { id: callId(request), seed, choices: options.n, wantsPromptLogprobs: options.prompt_logprobs !== undefined };
     const generation = new LiveGeneration(terms, {
       clock: this.#ports.clock,
-      cancel: () => this.#deliveries.get(request)?.cancel(),
+      cancel: () => this.#cancel(request),
       ended: () => signal?.removeEventListener('abort', onAbort),
     });
     const onAbort = (): void => generation.cancel();
@@ -81,9 +86,11 @@ export class Calls {
     const { records, tell } = this.#ports;
     this.#deliveries.set(request, new Delivery(generation, terms, { counts: this.counts, records, tell: (type) => tell({ type, request }) }));
     try {
-      this.#ports.tell(generateCall(request, record, options, seed));
+      const call = generateCall(request, record, options, seed);
+      this.#asked.set(request, { call, over_ms: this.#ports.clock.now_ms() + call.deadline_ms });
+      tell(call);
     } catch (error) {
-      this.#deliveries.delete(request);
+      this.#forget(request);
       generation.end(error instanceof MinipodError ? error : new MinipodError('internal', `the call could not be sent: ${error}`, { cause: error }));
     }
     return generation;
@@ -112,6 +119,7 @@ export class Calls {
         break;
       }
       default: {
+        this.#asked.delete(message.request);
         const delivery = this.#deliveries.get(message.request);
         delivery?.hear(message);
         this.#closeIfOver(delivery, message.request);
@@ -142,15 +150,69 @@ export class Calls {
     return isAny;
   }
 
+  /**
+   * All threads of the pod were lost, and have successors, who know of no call: each goes on there from its record, or is asked for once more. Those that have been
+   * through that twice without a token since go on one after the other, each when the one before it has a token or has ended: so what kills costs itself alone.
+   */
+  goOnAnew(): void {
+    const untold = new Set(this.#suspects);
+    this.#suspects = [];
+    this.#trial = null;
+    for (const [call, delivery] of [...this.#deliveries]) {
+      delivery.losePod(!untold.has(call));
+      if (delivery.isOver) this.#forget(call);
+      else if (delivery.isSuspect) this.#suspects.push(call);
+      else this.#goOn(call, delivery);
+    }
+    this.#tryNext();
+  }
+
   /** Ends what runs with `error`, and lets nothing new in. */
   close(error: MinipodError): void {
     this.#isClosed = true;
     for (const { generation } of this.#deliveries.values()) generation.end(error);
     this.#deliveries.clear();
+    this.#asked.clear();
+    this.#suspects = [];
+  }
+
+  #cancel(request: number): void {
+    const delivery = this.#deliveries.get(request);
+    delivery?.cancel();
+    // Nobody else knows of it.
+    if (delivery !== undefined && this.#suspects.includes(request)) this.#goOn(request, delivery);
+  }
+
+  #tryNext(): void {
+    this.#trial = this.#suspects.shift() ?? null;
+    const delivery = this.#trial === null ? undefined : this.#deliveries.get(this.#trial);
+    if (this.#trial !== null && delivery !== undefined) this.#goOn(this.#trial, delivery);
+  }
+
+  #goOn(call: number, delivery: Delivery): void {
+    if (!delivery.goOnAnew()) this.#askAgain(call);
+    this.#closeIfOver(delivery, call);
+  }
+
+  /** Its time has gone on meanwhile. */
+  #askAgain(request: number): void {
+    const asked = this.#asked.get(request);
+    assert(asked, `call ${request} is not open, and nobody knows what it was`);
+    const { call, over_ms } = asked;
+    const { clock, tell } = this.#ports;
+    tell(call.deadline_ms < 0 ? call : { ...call, deadline_ms: Math.max(0, Math.ceil(over_ms - clock.now_ms())) });
   }
 
   #closeIfOver(delivery: Delivery | undefined, request: number): void {
-    if (delivery?.isOver === true) this.#deliveries.delete(callOf(request));
+    if (delivery?.isOver === true) this.#forget(callOf(request));
+    else if (this.#trial !== null && callOf(request) === this.#trial && delivery?.isSuspect === false) this.#tryNext();
+  }
+
+  #forget(request: number): void {
+    this.#deliveries.delete(request);
+    this.#asked.delete(request);
+    this.#suspects = this.#suspects.filter((suspect) => suspect !== request);
+    if (request === this.#trial) this.#tryNext();
   }
 
   #newRequest(): number {

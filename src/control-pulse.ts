@@ -8,6 +8,8 @@ import { CONTROL_THREAD } from './runtime/directory.ts';
 
 /** An idle control thread turns four times a second; what it does at a stretch, such as loading weights anew, takes less than this for models that fit a laptop. */
 export const SILENT_MS_MAX = 3_000;
+/** Whoever does not turn it for so long will not: it is lost. Much longer, since all that runs begins anew with its successor. */
+export const HUNG_MS_MAX = 10_000;
 /** Whoever looks may have been away itself: no more of that time counts. */
 const LOOK_MS_MAX = 1_000;
 
@@ -30,8 +32,16 @@ export class ControlPulse {
 
   /** @throws `deadline_exceeded` where nothing that is asked of it would be answered */
   check(): void {
-    if (this.#silent_ms <= SILENT_MS_MAX) return;
+    if (this.#silent_ms > SILENT_MS_MAX) throw this.error;
+  }
+
+  get isHung(): boolean {
+    return this.#silent_ms > HUNG_MS_MAX;
+  }
+
+  /** For how long it has been silent. */
+  get error(): MinipodError {
     const silent = (this.#silent_ms / 1000).toFixed(1);
-    throw new MinipodError('deadline_exceeded', `the pod's control thread has not turned its loop for ${silent} s: what runs goes on, and nothing begins`);
+    return new MinipodError('deadline_exceeded', `the pod's control thread has not turned its loop for ${silent} s: what runs goes on, and nothing begins`);
   }
 }

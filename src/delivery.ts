@@ -22,6 +22,9 @@
  * its end or while those behind a missing token pile up. Who is resumed for nothing has some tokens computed again, which are the same. Without a loss whatever
  * is late is on its way, and is waited for. On a virtual clock nobody need guess: what waits is resumed where nothing is left to happen. A call fails where there
  * was no room for its record, or where it was moved too often.
+ *
+ * When all threads of the pod are lost with its control thread, nothing of any call is left: each goes on from its record with their successors, and what the lost
+ * ones said counts no more. What nobody had opened yet is asked for once more (calls.ts).
  * @module
  */
 import type { CallCounts } from './call-counts.ts';
@@ -58,6 +61,8 @@ export type DeliveryPorts = {
 
 /** Looks after a loss in which what is missing did not come, before it is taken for lost. */
 const LOOKS_MAX = 2;
+/** Control threads that one call may outlive without a token in between. */
+const PODS_MAX = 3;
 /** What the pod did not let in. */
 const REFUSALS: ReadonlySet<string> = new Set(['overloaded', 'invalid_request']);
 const CANCELLED: ErrorRecord = { code: 'cancelled', message: 'the caller cancelled the request', param: null };
@@ -70,6 +75,16 @@ const STRANDED: ErrorRecord = {
 const SCORES_LOST: ErrorRecord = {
   code: 'worker_failed',
   message: 'a worker died that had scored the prompt of the request, before all of that was delivered; it may be sent again',
+  param: null,
+};
+const STRANDED_WITH_POD: ErrorRecord = {
+  code: 'worker_failed',
+  message: "the pod's control thread was lost, and there was no room to record the request; it may be sent again",
+  param: null,
+};
+const LOST_TOO_OFTEN: ErrorRecord = {
+  code: 'worker_failed',
+  message: `the pod's control thread was lost ${PODS_MAX} times in a row before another token of the request came; it may be what kills it`,
   param: null,
 };
 
@@ -100,6 +115,8 @@ export class Delivery {
   #isCancelled = false;
   /** It has a record to go on from. */
   #isRecorded = false;
+  /** Since its latest token, control threads that were lost. */
+  #podsLost = 0;
   #isOver = false;
 
   constructor(generation: LiveGeneration, terms: { readonly choices: number; readonly wantsPromptLogprobs: boolean }, ports: DeliveryPorts) {
@@ -184,6 +201,33 @@ export class Delivery {
   /** A worker is lost, and what it had not shown. */
   losePeer(): void {
     this.#hasLostPeer = true;
+  }
+
+  /** All threads of the pod are lost, and nothing of it is left there. `isCounted`: they knew of it. It is over, or it is to go on: `goOnAnew`. */
+  losePod(isCounted: boolean): void {
+    if (isCounted) this.#podsLost++;
+    this.#hearOwner(0);
+    this.#hasLostPeer = false;
+    this.#isRecalled = false;
+    this.#earlyLogprobs = [];
+    if (this.#textError !== null) this.#fail(this.#textError);
+    else if (this.#isCancelled) this.#fail(CANCELLED);
+    else if (this.#isWhole) this.#finish();
+    else if (this.#podsLost >= PODS_MAX) this.#fail(LOST_TOO_OFTEN);
+    else if (this.#record !== null && !this.#isRecorded) this.#fail(STRANDED_WITH_POD);
+  }
+
+  /** It has outlived several control threads without a token in between, and may be what kills them. */
+  get isSuspect(): boolean {
+    return this.#podsLost > 1;
+  }
+
+  /** With the threads that are there now, from its record. False: nobody had opened it, and it is to be asked for once more. */
+  goOnAnew(): boolean {
+    if (this.#isCancelled) this.#fail(CANCELLED);
+    else if (this.#record === null) return false;
+    else this.#resume();
+    return true;
   }
 
   /** Asked now and then: a call some of whose tokens will not come any more is resumed. */
@@ -288,6 +332,7 @@ export class Delivery {
     choice.delivered++;
     choice.isDegraded ||= chunk.degraded === true;
     choice.looks = 0;
+    this.#podsLost = 0;
     this.#record?.append(chunk.choice, chunk.token_ids[0] as number, chunk.finish !== null);
     if (chunk.finish !== null) {
       choice.isFinished = true;
@@ -317,8 +362,16 @@ export class Delivery {
     if (this.#promptMissing === 0) this.generation.scorePrompt(kept as PositionRecord[]);
   }
 
+  /** Its caller has all of it. */
+  get #isWhole(): boolean {
+    return this.#promptMissing === 0 && this.#choices.every(({ isFinished }) => isFinished);
+  }
+
   #endIfWhole(): void {
-    if (this.#looks === null || this.#isOver || this.#promptMissing > 0 || this.#choices.some(({ isFinished }) => !isFinished)) return;
+    if (this.#looks !== null && !this.#isOver && this.#isWhole) this.#finish();
+  }
+
+  #finish(): void {
     this.#end();
     this.generation.end(null);
   }

@@ -116,8 +116,15 @@ const suspicionStats = ({ counts, standing }: ControlStats['suspicions']): PodSt
   standing: standing.map(({ member, why, silent_ms }) => ({ member, why, silent_seconds: silent_ms / 1000 })),
 });
 
-/** `counts`: the caller's. */
-export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats, counts: CallCounts): PodStats {
+/** `counts`, `control_recoveries`: the caller's. */
+export function podStats(
+  model: string,
+  clock: Clock,
+  plan: AnyPodPlan,
+  report: ControlStats,
+  counts: CallCounts,
+  control_recoveries: PodStats['control_recoveries'] = [],
+): PodStats {
   const { memory, hosting, layouts, options } = plan;
   const dp_groups = groupStats(hosting.deployment, report, counts);
   return {
@@ -153,6 +160,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
       warm,
       lost_at_seconds: at_ms / 1000,
     })),
+    control_recoveries,
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

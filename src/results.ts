@@ -291,6 +291,13 @@ export type RecoveryStats = {
   readonly start_ms: number | null;
 };
 
+/** A control thread that was lost, with all others. `start_ms`: until its successor ran and open calls went on; null: that has not come yet. */
+export type ControlRecoveryStats = {
+  readonly reason: string;
+  readonly lost_at_seconds: number;
+  readonly start_ms: number | null;
+};
+
 /** `balancing`: why the last rebalance did or did not move experts, among others; null where they stay where they are. */
 export type ExecutorExperts = {
   readonly task_executor: number;
@@ -360,6 +367,8 @@ export type PodStats = {
   readonly experts_masked: readonly { readonly task_executor: number; readonly npus: readonly number[] }[];
   /** Of worker threads, the latest last, 64 at most; on a virtual clock there are none. */
   readonly recoveries: readonly RecoveryStats[];
+  /** Of control threads, the latest last, 64 at most. What the pod counts of its threads begins anew with each; what it counts of calls and tokens goes on. */
+  readonly control_recoveries: readonly ControlRecoveryStats[];
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** By worker thread that lives; on a virtual clock there is none. */

@@ -4,10 +4,14 @@
  */
 import { promptRecord, tokenIdsOf } from './call.ts';
 import { Calls } from './calls.ts';
+import { ContextCopies } from './context-copies.ts';
 import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
 import { contextInfo, createContext } from './contexts.ts';
+import { ControlRecoveries } from './control-recoveries.ts';
 import { podExperts } from './expert-stats.ts';
+import type { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
+import { recordTableOf } from './flowserve/pod-plan.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import { expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
@@ -16,7 +20,7 @@ import type { OpenModel, VirtualOptions, VirtualPorts } from './platform/virtual
 import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
 import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
-import { MinipodError } from './protocol/errors.ts';
+import { assert, MinipodError } from './protocol/errors.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
@@ -30,6 +34,9 @@ import type { TraceDisk } from './trace/output-file.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
 const REQUEST_SEEDS = 1;
+
+/** What a live pod's successor takes to load the shipped model and start its workers, roughly: no token depends on it. */
+const SUCCESSOR_NS = 1_000_000_000;
 
 /** Whoever waits for nothing but the pod sees no difference. All others would be held up for as long as nobody is told anything: KV that moves slowly is hours of leases. */
 const EVENTS_PER_TURN = 16_384;
@@ -63,7 +70,16 @@ export async function createVirtualPod(options: PodOptions, openModel?: (folder:
  */
 export class VirtualPod implements Pod {
   readonly #calls: Calls;
-  readonly control: VirtualControl;
+  readonly #options: VirtualOptions;
+  readonly #ports: VirtualPorts;
+  readonly #records: DeliveredRecords;
+  readonly #contexts = new ContextCopies();
+  readonly #recoveries = new ControlRecoveries();
+  #control: VirtualControl;
+  /** The control thread is lost, and all others with it: so long until their successors begin. */
+  #successor_ns: number | null = null;
+  /** Told of each successor before anything of a call happens there: for who watches what is there, or breaks it. */
+  onSucceeded: ((control: VirtualControl) => void) | null = null;
   readonly model: ModelInfo;
   #isRunning = false;
   #hasTold = false;
@@ -71,22 +87,22 @@ export class VirtualPod implements Pod {
 
   static async create(options: VirtualOptions, ports: Omit<VirtualPorts, 'tell'>): Promise<VirtualPod> {
     const told: { receive: (message: PodToCaller, group: number) => void } = { receive: () => {} };
-    return new VirtualPod(await VirtualControl.create(options, { ...ports, tell: (message, group) => told.receive(message, group) }), options.seed, told);
+    const all: VirtualPorts = { ...ports, tell: (message, group) => told.receive(message, group) };
+    return new VirtualPod(await VirtualControl.create(options, all), options, all, told);
   }
 
-  private constructor(control: VirtualControl, seed: number, told: { receive: (message: PodToCaller, group: number) => void }) {
-    this.control = control;
+  private constructor(control: VirtualControl, options: VirtualOptions, ports: VirtualPorts, told: { receive: (message: PodToCaller, group: number) => void }) {
+    [this.#control, this.#options, this.#ports, this.#records] = [control, options, ports, control.delivered];
     const { config, tokenizer, parameters } = control;
     this.#calls = new Calls({
-      clock: control.host.clock,
-      random: new SeededRandom(seed, REQUEST_SEEDS),
-      records: control.delivered,
+      clock: { now_ms: () => this.#control.host.clock.now_ms() },
+      random: new SeededRandom(options.seed, REQUEST_SEEDS),
+      records: this.#records,
       tell: (message) => {
-        control.frontend.receiveCaller(message);
+        if (this.#successor_ns === null) this.#control.frontend.receiveCaller(message);
         this.wake();
       },
     });
-    control.workers.tellCallers = () => this.#calls.losePeer();
     told.receive = (message, group) => {
       this.#hasTold = true;
       this.#calls.receive(message, group);
@@ -101,9 +117,50 @@ export class VirtualPod implements Pod {
       created: 0,
       has_chat_template: tokenizer.hasChatTemplate,
     };
-    while (control.step()) {
-      // The cast comes to life.
+    this.#attend(control);
+  }
+
+  /** Of the pod as it is now: a lost one's successor has another. */
+  get control(): VirtualControl {
+    return this.#control;
+  }
+
+  /**
+   * Its control thread is lost, and all others with it: what was computed is gone, and another pod begins in its place, as a live one does. Whatever waits goes on
+   * there. A trace is of one life of a pod, so who writes one, or looks on, has no successor to come.
+   */
+  loseControl(successor_ns = SUCCESSOR_NS): void {
+    const { record, record_routing } = this.#options;
+    assert(record === undefined && record_routing === undefined && this.#ports.inspect === undefined, 'a pod that is recorded or looked at has no successor');
+    if (this.#successor_ns !== null || this.#isClosed) return;
+    this.#successor_ns = successor_ns;
+    this.#recoveries.lost(this.#control.host.clock.now_ms(), 'its control thread was lost');
+    this.wake();
+  }
+
+  /** Lets its cast come to life. */
+  #attend(control: VirtualControl): void {
+    control.workers.tellCallers = () => this.#calls.losePeer();
+    while (control.step());
+  }
+
+  async #succeed(successor_ns: number): Promise<void> {
+    const lost = this.#control;
+    const control = await VirtualControl.create(this.#options, { ...this.#ports, begins_ns: lost.host.now_ns + successor_ns });
+    // The lost one was closed with the pod.
+    if (this.#isClosed) {
+      control.close();
+      return;
     }
+    lost.close();
+    this.#control = control;
+    this.#attend(control);
+    for (const call of this.#contexts.calls(control.host.clock.now_ms())) control.frontend.contexts.create(call);
+    this.#records.moveTo(recordTableOf(control.plan, control.space));
+    this.#successor_ns = null;
+    this.onSucceeded?.(control);
+    this.#calls.goOnAnew();
+    this.#recoveries.started(control.host.clock.now_ms());
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
@@ -131,7 +188,11 @@ export class VirtualPod implements Pod {
     this.#checkOpen();
     const { frontend, plan } = this.control;
     const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
-      create: async (call) => frontend.contexts.create(call),
+      create: async (call) => {
+        const created = frontend.contexts.create(call);
+        this.#contexts.keep(call, created);
+        return created;
+      },
       delete: (id, cache_salt) => this.deleteContext(id, { cache_salt }),
     });
     return contextInfo(record, 0);
@@ -146,6 +207,7 @@ export class VirtualPod implements Pod {
   async deleteContext(id: string, options: ContextsOf = {}): Promise<boolean> {
     const { cache_salt } = parseOptions(contextsOfSchema, options, 'deleteContext');
     this.#checkOpen();
+    this.#contexts.forget(id, cache_salt);
     const wasThere = this.control.frontend.contexts.delete(id, cache_salt);
     this.wake();
     return wasThere;
@@ -182,7 +244,7 @@ export class VirtualPod implements Pod {
   async stats(): Promise<PodStats> {
     this.#checkOpen();
     const { host, plan } = this.control;
-    return podStats(this.model.name, host.clock, plan, this.control.stats(), this.#calls.counts);
+    return podStats(this.model.name, host.clock, plan, this.control.stats(), this.#calls.counts, this.#recoveries.report());
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {
@@ -222,9 +284,11 @@ export class VirtualPod implements Pod {
       // Whoever was told acts on it first; and all calls of one turn of the event loop come at one virtual time.
       await breathe();
       this.#hasTold = false;
-      for (let left = EVENTS_PER_TURN; left > 0 && !this.#hasTold && !isOver && !this.#isClosed; left--) isOver = !this.control.step();
+      if (this.#successor_ns !== null) await this.#succeed(this.#successor_ns);
+      for (let left = EVENTS_PER_TURN; left > 0 && !this.#hasTold && !isOver && !this.#isClosed && this.#successor_ns === null; left--)
+        isOver = !this.control.step();
       // What has not come by now never comes.
-      if (isOver && !this.#isClosed && this.#calls.resumeLost()) isOver = false;
+      if (isOver && !this.#isClosed && (this.#successor_ns !== null || this.#calls.resumeLost())) isOver = false;
     }
     // A call that comes now begins a run of its own.
     this.#isRunning = false;

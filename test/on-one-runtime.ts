@@ -31,5 +31,6 @@ export const ON_ONE_RUNTIME: readonly string[] = [
   'test/system/scale-faults.test.ts',
   'test/system/scale-losses.test.ts',
   'test/system/standby-experts.test.ts',
+  'test/system/virtual-control-lost.test.ts',
   'test/trace/causal-order.test.ts',
 ];

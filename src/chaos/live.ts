@@ -125,6 +125,8 @@ async function leftAtRest(pod: Pod, clock: Clock): Promise<Violation[]> {
     const stats = await pod.stats();
     const left = [
       ...leftovers(stats).map((what): Violation => ({ verdict: 'wrong result', what: `something is left: ${what}` })),
+      // Nobody has struck it.
+      ...stats.control_recoveries.map(({ reason }): Violation => ({ verdict: 'crash', what: `the pod began anew: ${reason}` })),
       ...stats.unexpected_messages.map((what): Violation => ({ verdict: 'crash', what: `an actor was sent what it did not expect: ${what}` })),
     ];
     if (left.length === 0 || clock.now_ms() - since_ms > REST_MS_MAX) return left;

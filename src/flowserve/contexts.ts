@@ -50,7 +50,7 @@ export class Contexts {
     if (this.#byKey.size >= CONTEXTS_MAX)
       throw new MinipodError('overloaded', `${CONTEXTS_MAX} contexts are kept, and no more are possible: delete some, or let them expire`);
     const tokens = this.#ports.tokensOf(call);
-    const created_ms = this.#ports.now_ms();
+    const { created_ms = this.#ports.now_ms() } = call;
     const over_ms = expires_ms < 0 ? -1 : created_ms + expires_ms;
     const own = id === '' ? this.#newId() : id;
     const key = keyOf(own, cache_salt);

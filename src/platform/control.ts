@@ -379,11 +379,12 @@ export class Control {
       this.#host.send(address('task-executor', executorOfNpu(deployment, npu).id), CONTROL, messageOf(npu));
   }
 
-  /** Before the pod is ready the error is the answer to create; afterwards it ends this thread, and the caller fails what it still waits for. */
+  /** Before the pod is ready the error is the answer to create; afterwards it ends this thread. Of workers that die again and again its stop word tells: so they would under a successor. */
   #giveUp(error: unknown): void {
     this.#ready.reject(error);
     this.#workers.stopAll();
     this.#network.stop();
+    if (error instanceof MinipodError && error.code === 'worker_failed') this.#space.control.stop(CONTROL_THREAD);
     if (!this.#isReady || this.#hasFailed) return;
     this.#hasFailed = true;
     void this.#failAsRecorded(error);

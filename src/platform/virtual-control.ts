@@ -155,6 +155,7 @@ export class VirtualControl {
       },
       links: virtualLinkTerms(this.directory, this.#codec, ({ to, from }) => this.workers.loseOfLink(to, from)),
       isBackground,
+      begins_ns: ports.begins_ns,
       ...((recordings.acts || inspect) && { witness: (act: Act) => this.#show(act) }),
     });
     this.scale = new ScaleRequests(plan, this.host, { space, directory: this.directory, now_ms: this.host.clock.now_ms, wake: () => {} });

@@ -35,4 +35,6 @@ export type VirtualPorts = {
   readonly inspect?: Inspect | undefined;
   /** What its traces are written on; missing: the machine's. */
   readonly disk?: TraceDisk | undefined;
+  /** When it begins, by the clock of the pod whose place it takes. */
+  readonly begins_ns?: number | undefined;
 };

@@ -50,6 +50,8 @@ export type CreateContextCall = {
   readonly cache_salt: string;
   /** −1: until it is deleted. */
   readonly expires_ms: number;
+  /** Of one that a lost control thread had kept, by the pod's clock; missing: now. */
+  readonly created_ms?: number;
 };
 
 /** Times are the pod's own; `over_ms` −1: it has no end. */

@@ -35,6 +35,8 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
   readonly links?: LinkTerms | undefined;
   /** Whether this is one of the timers that go on for ever: where nothing else is left to happen, the pod is at rest. */
   readonly isBackground?: (owner: Address, timer: string) => boolean;
+  /** What its clock begins with: that of a pod's successor is no new one. Missing: 0. */
+  readonly begins_ns?: number | undefined;
 };
 
 /** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
@@ -55,7 +57,7 @@ export class VirtualHost {
   /** By `sender>receiver`, while anything is under way between them. */
   readonly #pairs = new Map<string, Pair>();
   readonly #timers = new Map<Address, Timer[]>();
-  #now_ns = 0;
+  #now_ns: number;
   #order = 0;
   /** Those who died, and before which event's entry what concerns them is lost; infinity: they have no successors yet. */
   readonly #losses: { before: number; readonly isLost: (actor: Address) => boolean }[] = [];
@@ -68,6 +70,7 @@ export class VirtualHost {
 
   constructor(ports: VirtualPorts) {
     this.#ports = ports;
+    this.#now_ns = ports.begins_ns ?? 0;
     this.#links =
       ports.links === undefined
         ? null

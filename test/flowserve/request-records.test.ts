@@ -2,30 +2,16 @@
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { AddressSpace } from '../../src/fabric/address-space.ts';
-import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
+import { planMemory } from '../../src/fabric/memory-plan.ts';
 import { type DeliveredCall, DeliveredRecords } from '../../src/flowserve/delivered-records.ts';
-import { RecordTable } from '../../src/flowserve/record-table.ts';
 import { RecordTaking } from '../../src/flowserve/record-taking.ts';
 import { RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
-import { PLAIN_TEXT } from '../../src/protocol/constructors.ts';
-import type { Sequence } from '../../src/protocol/messages.ts';
 import { ATTEMPTS_MAX, attemptOf, callOf, jobExecutorOf, requestId } from '../../src/protocol/request-ids.ts';
-import { GREEDY } from '../golden/greedy.ts';
 import { runs } from '../property-runs.ts';
 import type { TakerArgs, TakerResult } from './record-taker.ts';
+import { makeTable, sequencesOf, tokenOf } from './records.ts';
 
 const RECORDS = 12;
-
-function makeTable(records: number, tokens: number): { table: RecordTable; memory: WebAssembly.Memory } {
-  const plan = planMemory([{ owner: 'pod', kind: 'records', bytes: recordsBytes(records, tokens) }], 2 ** 28, 2 ** 28);
-  const memories = allocateSegments(plan);
-  const space = new AddressSpace(memories, plan.regions);
-  return { table: new RecordTable(space, space.region('pod', 'records'), records), memory: memories[0] as WebAssembly.Memory };
-}
-
-const promptOf = (call: number, length: number): number[] => Array.from({ length }, (_, index) => call * 1_000 + index);
-const tokenOf = (call: number, choice: number, index: number): number => ((call * 131 + choice) * 65_537 + index * 7) & 0xffff;
 
 /** Counts one on; gives what it was. */
 function next(counts: number[], at: number): number {
@@ -33,23 +19,6 @@ function next(counts: number[], at: number): number {
   counts[at] = count + 1;
   return count;
 }
-
-const sequencesOf = (request: number, choices: number, prompt: number): Sequence[] =>
-  Array.from({ length: choices }, (_, choice) => ({
-    request,
-    choice,
-    prompt: promptOf(callOf(request), prompt),
-    max_tokens: 900,
-    sampling: { ...GREEDY, temperature: 0.7, seed: 2 ** 40 + callOf(request), stop_token_ids: [5, 9], prompt_logprobs: choice === 0 ? 2 : -1 },
-    cache_salt: 'tenant é',
-    data_parallel_rank: -1,
-    priority: 3,
-    context: '',
-    output: [],
-    held: null,
-    drafts: true,
-    text: { ...PLAIN_TEXT, stop: ['é'] },
-  }));
 
 it('is asked for none but the records that there are', () => {
   const { table } = makeTable(RECORDS, 8);

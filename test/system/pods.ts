@@ -8,8 +8,11 @@ const SETTLE_STEP_MS = 5;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The pod has forgotten all requests: no KV block or answer is held, no NPU busy, nothing under way, and no actor was ever sent what it did not expect. */
-export async function expectNothingLeft(pod: Pod): Promise<void> {
+/**
+ * The pod has forgotten all requests: no KV block or answer is held, no NPU busy, nothing under way, and no actor was ever sent what it did not expect. Nor was its
+ * control thread ever lost, unless the test did that: what calls survive may be a defect.
+ */
+export async function expectNothingLeft(pod: Pod, controls_lost = 0): Promise<void> {
   let stats = await pod.stats();
   for (let waited = 0; waited < SETTLE_MS_MAX && leftovers(stats).length > 0; waited += SETTLE_STEP_MS) {
     await sleep(SETTLE_STEP_MS);
@@ -17,6 +20,7 @@ export async function expectNothingLeft(pod: Pod): Promise<void> {
   }
   expect(leftovers(stats)).toEqual([]);
   expect(stats.unexpected_messages).toEqual([]);
+  expect(stats.control_recoveries.slice(controls_lost)).toEqual([]);
 }
 
 /** A pod for one test: closed at its end, with nothing left. */

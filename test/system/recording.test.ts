@@ -79,7 +79,10 @@ describe('a recorded run', () => {
     );
     const remote = { close: async () => ({ value: await control.close() }) };
     const thread = { terminate: () => new Promise(() => {}) };
-    const pod = new LivePod(control.handle, thread as never, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms));
+    const pod = new LivePod(
+      { handle: control.handle, thread: thread as never, remote: remote as never, died: new Promise<never>(() => {}) },
+      monotonicClock(origin_ms),
+    );
     await pod.close();
   });
 

@@ -91,7 +91,11 @@ export async function openRig(options: PodOptions, { lost_at_start, ...misbehavi
     close: async () => ({ value: await control.close() }),
   };
   const thread = { terminate: async () => 0 };
-  const pod = new LivePod(handle, thread as unknown as Worker, remote as never, new Promise<never>(() => {}), monotonicClock(origin_ms), inspection);
+  const pod = new LivePod(
+    { handle, thread: thread as unknown as Worker, remote: remote as never, died: new Promise<never>(() => {}) },
+    monotonicClock(origin_ms),
+    inspection,
+  );
   const space = new AddressSpace(memories, plan.memory.regions);
   const first = memories[0] as WebAssembly.Memory;
   const words = new Int32Array(first.buffer);

@@ -25,6 +25,11 @@ import { CALLER_THREAD, CONTROL_THREAD, dealtOut } from '../../src/runtime/direc
 import { MessagePort } from '../../src/runtime/message-port.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
 
+/** Nobody breaks the control thread's ring. */
+const raise = (error: unknown): never => {
+  throw error;
+};
+
 export const WORKERS = 3;
 const FIRST_THREAD = 2;
 /** Small enough that a few tokens fill it. */
@@ -85,7 +90,11 @@ export class TokenStreams {
       if (said.type === 'PEER_LOST' || said.type === 'PEER_RESTARTED') this.#peers.hear(said);
       else this.calls.receive(said, roleOf(from) === 'output' ? idOf(from) : -1);
     };
-    this.#peers = new CallerPeers(this.#caller, { plan: { hosting }, seating, lost: [] }, { receive, losePeer: () => this.calls.losePeer() });
+    this.#peers = new CallerPeers(
+      this.#caller,
+      { plan: { hosting }, seating, lost: [] },
+      { receive, losePeer: () => this.calls.losePeer(), loseControl: raise },
+    );
     this.#receive = receive;
     const clock = { now_ms: () => 1 };
     this.calls = new Calls({ clock, random: new SeededRandom(1, 1), records: new DeliveredRecords(table), tell: (message) => this.#hear(message) });

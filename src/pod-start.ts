@@ -1,0 +1,55 @@
+/**
+ * Starts the threads of a live pod: the control thread, which starts all others.
+ * @module
+ */
+import * as Comlink from 'comlink';
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import type { ControlHandle, ControlOptions, OnInspected } from './platform/control-handle.ts';
+import type { ControlRemote, Outcome } from './platform/control-thread.ts';
+import type { ProgressReport } from './platform/weights.ts';
+import type { StartedThreads } from './pod-threads.ts';
+import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import { entryPoint } from './runtime/thread-entry.ts';
+import { startThread } from './runtime/thread-start.ts';
+
+/** `worker_entry`: what its workers run instead of the shipped entry. */
+export async function startPodThreads(
+  options: ControlOptions,
+  worker_entry?: URL,
+  onProgress?: (report: ProgressReport) => void,
+  onInspected?: OnInspected,
+): Promise<StartedThreads> {
+  const thread = startThread(entryPoint('../platform/control-thread'));
+  const died = new Promise<never>((_, reject) => {
+    thread.once('error', (error) =>
+      reject(
+        new MinipodError(
+          isWorkerFailure(error) ? 'worker_failed' : 'internal',
+          `the pod's control thread failed: ${error instanceof Error ? error.message : error}`,
+          { cause: error },
+        ),
+      ),
+    );
+    thread.once('exit', (code) => reject(new MinipodError('closed', `the pod's control thread exited with code ${code}`)));
+  });
+  died.catch(() => {});
+  const remote = Comlink.wrap<ControlRemote>(nodeEndpoint(thread));
+  try {
+    const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
+    const inspected = onInspected === undefined ? undefined : Comlink.proxy(onInspected);
+    const created = remote.create(options, progress as never, inspected as never, worker_entry?.href) as Promise<Outcome<ControlHandle>>;
+    const handle = unwrap(await Promise.race([created, died]));
+    return { handle, thread, remote, died };
+  } catch (error) {
+    await thread.terminate();
+    throw error;
+  }
+}
+
+/** What crosses a thread as its last error is no MinipodError any more, but keeps its code (in Node). */
+const isWorkerFailure = (error: unknown): boolean => error instanceof Error && 'code' in error && error.code === 'worker_failed';
+
+export function unwrap<Value>(outcome: Outcome<Value>): Value {
+  if ('error' in outcome) throw fromErrorRecord(outcome.error);
+  return outcome.value;
+}

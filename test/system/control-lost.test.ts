@@ -1,0 +1,73 @@
+/** The control thread is lost, and all others with it: the pod goes on, and no caller notices more than the time that it takes. */
+import { expect, it } from 'vitest';
+import { serve } from '../../src/api/index.ts';
+import type { GenerateOptions } from '../../src/index.ts';
+import { createLivePod, type LivePod } from '../../src/live-pod.ts';
+import { askServer } from './clients.ts';
+import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
+
+const CALLS: readonly { readonly prompt: readonly number[]; readonly options: GenerateOptions }[] = Array.from({ length: 6 }, (_, index) => ({
+  prompt: Array.from({ length: 3 + index * 40 }, (_, at) => 5 + ((index * 31 + at * 17) % 900)),
+  options: { max_tokens: 20 + index * 12, n: 1 + (index % 2), seed: index, temperature: 1, logprobs: 2, ignore_eos: true },
+}));
+
+const completeAll = async (pod: LivePod): Promise<string[][]> =>
+  (await Promise.all(CALLS.map(({ prompt, options }) => pod.complete(prompt, options)))).map(fingerprint);
+
+/** It has told so many tokens since `from`. */
+async function untilTold(pod: LivePod, from: number, tokens: number): Promise<void> {
+  while ((await pod.stats()).generation_tokens - from < tokens) await sleep(1);
+}
+
+it.each(['2', 'pd:prefill=1xdp1,decode=1xdp1'])('goes on with every call, whatever it was at, and with what is kept for callers: %s', async (topology) => {
+  await using pod = await createLivePod(topology === '2' ? { npus: 2, workers: 2 } : { topology, workers: 2 });
+  const right = await completeAll(pod);
+  const story = await pod.createContext([1, 86, 1461, 613, 265, 531, 460, 315], { id: 'story' });
+  const onward = fingerprint(await pod.complete([504], { max_tokens: 8, seed: 3, context_id: 'story' }));
+  // Amid prefill, amid decode, and when all but the longest have ended.
+  for (const [losses, tokens] of [0, 30, 250].entries()) {
+    const from = (await pod.stats()).generation_tokens;
+    const running = completeAll(pod);
+    await untilTold(pod, from, tokens);
+    await pod.killControl();
+    // Asked while nobody is there to answer.
+    const [tokenized, late] = [pod.tokenize('Once upon a time'), pod.complete([504], { max_tokens: 8, seed: 3, context_id: 'story' })];
+    expect(await running).toEqual(right);
+    expect((await tokenized).token_ids.length).toBeGreaterThan(0);
+    expect(fingerprint(await late)).toEqual(onward);
+    const { control_recoveries } = await pod.stats();
+    expect(control_recoveries).toHaveLength(losses + 1);
+    expect(control_recoveries.at(-1)).toMatchObject({ reason: expect.stringContaining('exited'), start_ms: expect.any(Number) });
+  }
+  expect(await pod.listContexts()).toEqual([story]);
+  await expectNothingLeft(pod, 3);
+});
+
+it('says while it has no successor that it is not well, and streams over HTTP go on', async () => {
+  await using pod = await createLivePod({ npus: 2, workers: 2 });
+  const server = await serve({ pod, port: 0 });
+  try {
+    const ask = () => askServer(server.url)('Once upon a time', { seed: 7, temperature: 1, max_tokens: 120, ignore_eos: true });
+    const right = await ask();
+    const from = (await pod.stats()).generation_tokens;
+    const running = ask();
+    await untilTold(pod, from, 20);
+    await pod.killControl();
+    const health = await fetch(`${server.url}/health`);
+    expect([health.status, await health.text()]).toEqual([503, expect.stringMatching(/control thread was lost .* successor does not run yet/)]);
+    expect(await running).toBe(right);
+    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  } finally {
+    await server.close();
+  }
+});
+
+it('is closed while it has no successor', async () => {
+  const pod = await createLivePod({ npus: 1 });
+  const running = pod.complete('Once upon a time', { max_tokens: 200, ignore_eos: true });
+  running.catch(() => {});
+  await pod.killControl();
+  await pod.close();
+  await expect(running).rejects.toMatchObject({ code: 'closed' });
+  await expect(pod.stats()).rejects.toMatchObject({ code: 'closed' });
+});
