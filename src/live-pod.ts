@@ -17,6 +17,7 @@ import { contextInfo, createContext } from './contexts.ts';
 import { ControlRecoveries } from './control-recoveries.ts';
 import { podExperts } from './expert-stats.ts';
 import type { AddressSpace } from './fabric/address-space.ts';
+import type { RingPlace } from './fabric/links.ts';
 import { DeliveredRecords } from './flowserve/delivered-records.ts';
 import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
@@ -159,6 +160,11 @@ export class LivePod implements Pod {
   /** The pod's memory: for who breaks things on purpose. */
   get space(): AddressSpace {
     return this.#threads.space;
+  }
+
+  /** Where in it threads write to each other: for the same. */
+  get rings(): readonly RingPlace[] {
+    return this.#threads.handle.plan.rings;
   }
 
   /** Ends the control thread, as if it had died: for the same. */

@@ -3,12 +3,17 @@
  * @module
  */
 import type { LiveGeneration } from '../generation.ts';
-import type { Pod } from '../pod.ts';
+import type { GenerateOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { attemptOf } from '../protocol/request-ids.ts';
+import type { Chunk } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import type { ChaosCall } from './fault-plan.ts';
 import { type Answer, optionsOf, promptOf } from './undisturbed.ts';
+
+/** What a client reads: of a pod, or of a server before it. */
+export type Asked = { readonly id: string } & AsyncIterable<Pick<Chunk, 'choice' | 'text' | 'token_ids' | 'finish_reason' | 'degraded'>>;
+export type AskedPod = { readonly generate: (prompt: readonly number[], options: GenerateOptions) => Asked };
 
 export type ClientTerms = {
   /** Goes away when so many chunks have come, 0: as soon as it has asked; −1: stays. */
@@ -35,7 +40,7 @@ export type CallReport = {
 export type Told = { readonly tokens: number[]; readonly isMarked: boolean[]; readonly attempts: number[]; finish: string | null };
 
 export async function playClient(
-  pod: Pick<Pod, 'generate'>,
+  pod: AskedPod,
   call: ChaosCall,
   expected: readonly Answer[],
   { leaves, turns, onAsked }: ClientTerms,

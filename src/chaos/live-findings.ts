@@ -5,13 +5,13 @@ import type { Clock } from '../runtime/clock.ts';
 import type { Guard } from './live-kinds.ts';
 
 /**
- * `parts`: of a stall, of which it took so long until the loss was found, the end was proven, peers had let go, the successor ran, and until those tokens came that
- * were waited for.
+ * Of a stall: it took so long until the loss was found, the end was proven, peers had let go, the successor ran, and until those tokens came that were waited for.
+ * Null: nobody waited for that, since the successor of a control thread has memory of its own.
  */
 export type StallParts = {
   readonly found: number;
-  readonly end: number;
-  readonly release: number;
+  readonly end: number | null;
+  readonly release: number | null;
   readonly start: number;
   readonly resume: number;
   readonly warm: boolean;
@@ -27,6 +27,9 @@ export const findingsOf = ({ npus, kv_links, fabric }: PodStats): Findings => ({
   rows: sum(npus.map(({ rows_damaged }) => rows_damaged)),
   lives: sum(fabric.threads.map(({ epoch }) => epoch)),
 });
+
+/** Threads that were lost or given up, in this life of the pod. Spare seats begin with 2. */
+export const lossesOf = ({ fabric }: PodStats, spare_workers: number): number => sum(fabric.threads.map(({ epoch }) => epoch - 1)) - spare_workers;
 
 /** More of what the guard guards. */
 export function hasFoundMore(guard: Guard, before: Findings, after: Findings): boolean {

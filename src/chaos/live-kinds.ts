@@ -15,15 +15,21 @@ export const LIVE_KINDS = [
   'bell-lost',
   'acknowledgement-stale',
   'field-stale',
+  'control-lost',
 ] as const;
 export type LiveKind = (typeof LIVE_KINDS)[number];
+
+/** What a worker suffers by its own hand; the other one is the control thread's lot, at the hand of its caller's. */
+export type WorkerKind = Exclude<LiveKind, 'control-lost'>;
 
 /** Those whose stalls are what a client sees of a lost thread: what strikes if nothing else is said. */
 export const WORKER_KINDS = ['worker-dies', 'worker-blocks', 'worker-spins'] as const satisfies readonly LiveKind[];
 
-/** How a strike is noticed: by a thread's end or silence, by sums of what lies or travels, by who states its words anew; or by nobody, since it heals by itself. */
+/** How a strike at a worker is noticed: by a thread's end or silence, by sums of what lies or travels, by who states its words anew; or by nobody, since it heals by itself. */
 export const GUARDS = ['end', 'frame', 'weights', 'kv', 'rows', 'restated', 'nobody'] as const;
 export type Guard = (typeof GUARDS)[number];
+/** `control`: by the end of the control thread. */
+export type NoticedBy = Guard | 'control';
 
 export const LIVE_KIND_TEXTS: Readonly<Record<LiveKind, string>> = {
   'worker-dies': 'the thread ends with an error',
@@ -39,4 +45,6 @@ export const LIVE_KIND_TEXTS: Readonly<Record<LiveKind, string>> = {
   'bell-lost': 'a thread that sleeps is not woken by it, once',
   'acknowledgement-stale': 'how far it has read a ring is said as of a lap ago',
   'field-stale': 'what one of its NPUs has asked or answered a peer before the last time is told once more, before it tells anything new',
+  'control-lost':
+    'not of a worker: the control thread, which hosts leader, job executors, expert maps and requests, is killed, or finds rubbish in its ring from the caller',
 };

@@ -12,7 +12,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { THREADS_MAX } from '../fabric/control-page.ts';
 import { invariantBroken } from '../protocol/errors.ts';
 import type { Damage } from './damage.ts';
-import { GUARDS, type Guard, LIVE_KINDS, type LiveKind } from './live-kinds.ts';
+import { GUARDS, type Guard, LIVE_KINDS, type WorkerKind } from './live-kinds.ts';
 
 const NOBODY = THREADS_MAX - 2;
 /** From the stop word on: a thread has 128 bytes, of which that is the second word. */
@@ -32,7 +32,7 @@ export class LiveOrder {
   }
 
   /** One at a time: the next when this one was carried out or withdrawn. */
-  give(worker: number, kind: LiveKind, seed: number): void {
+  give(worker: number, kind: WorkerKind, seed: number): void {
     this.#words[this.#at + WORD.kind] = LIVE_KINDS.indexOf(kind);
     this.#words[this.#at + WORD.seed] = seed;
     Atomics.store(this.#words, this.#at, worker + 1);
@@ -60,8 +60,8 @@ export class LiveOrder {
   }
 
   /** Of the worker itself: what it is to suffer, if it is. */
-  kindFor(worker: number): LiveKind | null {
-    return Atomics.load(this.#words, this.#at) === worker + 1 ? (LIVE_KINDS[this.#words[this.#at + WORD.kind] as number] as LiveKind) : null;
+  kindFor(worker: number): WorkerKind | null {
+    return Atomics.load(this.#words, this.#at) === worker + 1 ? (LIVE_KINDS[this.#words[this.#at + WORD.kind] as number] as WorkerKind) : null;
   }
 
   /** The same: carries it out, if it can be now. True: it was. */

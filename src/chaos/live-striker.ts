@@ -17,7 +17,7 @@ import type { Endpoint } from '../xccl/endpoint.ts';
 import type { Block } from '../xccl/row-sums.ts';
 import { type Damage, flipBit, type Spot, writeOver } from './damage.ts';
 import { heldKv } from './kv-bits.ts';
-import type { LiveKind } from './live-kinds.ts';
+import type { WorkerKind } from './live-kinds.ts';
 import { type Effect, LiveOrder } from './live-order.ts';
 import { zombieOf } from './live-zombie.ts';
 import { sayAsOfALapAgo, tearFrame, unreadAt, unshownAt } from './ring-bytes.ts';
@@ -145,7 +145,7 @@ export class LiveStriker {
     return this.#order.carryOut(this.#data.worker, (seed) => strike(new SeededRandom(seed, STREAM)));
   }
 
-  #strike(kind: LiveKind, random: SeededRandom): Effect | null {
+  #strike(kind: WorkerKind, random: SeededRandom): Effect | null {
     const bit = (spots: readonly Spot[]): Damage | null => {
       const spot = spots[random.below(Math.max(1, spots.length))];
       return spot === undefined ? null : flipBit(this.#space, spot, random.below(BIT_MAX));
@@ -202,7 +202,7 @@ export class LiveStriker {
     return this.#data.layouts.flatMap((layout) => restingParts(layout, this.#space));
   }
 
-  #suffer(kind: LiveKind): void {
+  #suffer(kind: WorkerKind): void {
     switch (kind) {
       case 'worker-dies':
         throw new Error('a live run killed it');

@@ -1,15 +1,18 @@
 /** Strikes at a live pod, one after the other: calls are asked, something breaks amid them, and what becomes of both is held against what must. @module */
 import type { LivePod } from '../live-pod.ts';
 import type { Pod } from '../pod.ts';
+import { MinipodError } from '../protocol/errors.ts';
+import type { PodStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { CONTROL_THREAD } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
-import { type CallReport, playClient } from './client.ts';
+import { type AskedPod, type CallReport, playClient } from './client.ts';
 import { liesThere, undo } from './damage.ts';
 import type { ChaosCall } from './fault-plan.ts';
 import type { Violation } from './invariants.ts';
-import { endsFor, findingsOf, hasFoundMore, lossOf, partsOf, type StallParts } from './live-findings.ts';
-import { type Guard, type LiveKind, WORKER_KINDS } from './live-kinds.ts';
+import { ControlStriker, controlParts } from './live-control.ts';
+import { endsFor, findingsOf, hasFoundMore, lossesOf, lossOf, partsOf, type StallParts } from './live-findings.ts';
+import { type Guard, type LiveKind, type NoticedBy, WORKER_KINDS, type WorkerKind } from './live-kinds.ts';
 import { type Effect, LiveOrder } from './live-order.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
@@ -20,7 +23,7 @@ import type { Undisturbed } from './undisturbed.ts';
 export type Strike = {
   readonly kind: LiveKind;
   readonly struck: boolean;
-  readonly guard: Guard | null;
+  readonly guard: NoticedBy | null;
   readonly struck_ms: number;
   readonly stall_ms: number;
   readonly parts: StallParts | null;
@@ -36,12 +39,14 @@ type Order = {
   readonly seed: number;
 };
 
-/** `threads`: seats of workers. */
+/** `server`: HTTP before the pod, for calls amid which the control thread is lost. `threads`: seats of workers. */
 type Surroundings = {
   readonly pod: LivePod;
+  readonly server: AskedPod | null;
   readonly clock: Clock;
   readonly undisturbed: Undisturbed;
   readonly threads: number;
+  readonly spare_workers: number;
   readonly aborted: Promise<void>;
   readonly isAborted: () => boolean;
 };
@@ -69,34 +74,63 @@ export class LiveStrikes {
   readonly violations: Violation[] = [];
   calls = 0;
   tokens = 0;
+  /** Threads that were lost in lives of the pod that are over, each one's control thread among them. */
+  lost = 0;
   readonly #around: Surroundings;
-  readonly #order: LiveOrder;
+  readonly #control: ControlStriker;
+  #order: LiveOrder;
   /** How often memory has gone bad since that was last found. */
   readonly #unfound = new Map<Guard, number>();
 
   constructor(around: Surroundings) {
     this.#around = around;
     this.#order = new LiveOrder(around.pod.space);
+    this.#control = new ControlStriker(around.pod, around.clock);
+  }
+
+  /** Until such a strike may come, in a pod that bears only so many in a minute. */
+  waits_ms(kind: LiveKind): number {
+    return kind === 'control-lost' ? this.#control.waits_ms : 0;
   }
 
   /** Null: broken off, or its calls do not end. */
-  async strike({ number, kind, worker, after_tokens, asked, seed }: Order): Promise<Strike | null> {
-    const { pod, clock, isAborted } = this.#around;
-    const where = `strike ${number}, ${kind} of worker ${worker}`;
-    const before = findingsOf(await pod.stats());
-    const round = await this.#ask(asked);
+  async strike(order: Order): Promise<Strike | null> {
+    const { number, kind, worker } = order;
+    const where = `strike ${number}, ${kind}${kind === 'control-lost' ? '' : ` of worker ${worker}`}`;
+    try {
+      return await this.#strike(order, where);
+    } catch (error) {
+      // So answers a pod that has ended, or whose control thread is lost.
+      if (!(error instanceof MinipodError)) throw error;
+      this.violations.push({ verdict: 'crash', what: `${where}: the pod does not answer: ${error.message}` });
+      return null;
+    }
+  }
+
+  /** The pod began anew, and nobody has struck it. */
+  unexplained(stats: PodStats): Violation[] {
+    return this.#control.unexplained(stats).map(({ reason }) => ({ verdict: 'crash', what: `the pod began anew: ${reason}` }));
+  }
+
+  async #strike({ kind, worker, after_tokens, asked, seed }: Order, where: string): Promise<Strike | null> {
+    const { pod, server, clock, isAborted } = this.#around;
+    const stats = await pod.stats();
+    const before = findingsOf(stats);
+    this.violations.push(...this.unexplained(stats).map((violation) => at(`before ${where}`, violation)));
+    const round = await this.#ask(asked, kind === 'control-lost' ? server : null);
     const asked_ms = clock.now_ms();
     const isEarly = (): boolean => round.heard.some((times) => times.length < after_tokens) && clock.now_ms() - asked_ms < ANSWERS_MS_MAX;
     // What waits for its chance is there from the first: who only prefills has none later.
     const isAwaited = (WORKER_KINDS as readonly LiveKind[]).includes(kind) || seed % 2 === 0;
     while (isAwaited && !isAborted() && isEarly() && (await isPending(round.ended))) await pause(1);
+    if (kind === 'control-lost') return this.#loseControl(round, where, seed, stats);
     const struck_ms = clock.now_ms();
     this.#give(worker, kind, seed);
     const mayBeTaken = async (): Promise<boolean> => isHeldUp(kind) || (await isPending(round.ended));
     while (!isAborted() && !this.#order.isTaken && clock.now_ms() - struck_ms < TAKEN_MS_MAX && (await mayBeTaken())) await pause(1);
     if (!(await this.#hear(round, struck_ms, where))) return null;
     const effect = await this.#withdraw();
-    const stall = round.heard.map((times) => longestGap(times, struck_ms)).reduce((worst, gap) => (gap.ms > worst.ms ? gap : worst));
+    const stall = longestStall(round, struck_ms);
     const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, parts: null };
     if (this.violations.length > 0 || isAborted()) return missed;
     if (effect === null) {
@@ -149,7 +183,25 @@ export class LiveStrikes {
     }
   }
 
-  #give(worker: number, kind: LiveKind, seed: number): void {
+  /** Its four calls go on in the pod's next life, and so do those that come over HTTP. */
+  async #loseControl(round: Round, where: string, seed: number, before: PodStats): Promise<Strike | null> {
+    const { pod, clock, spare_workers, isAborted } = this.#around;
+    const kind = 'control-lost';
+    const struck_ms = clock.now_ms();
+    const becomes = this.#control.strike(seed);
+    if (!(await this.#hear(round, struck_ms, where))) return null;
+    const stall = longestStall(round, struck_ms);
+    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, parts: null } as const;
+    const outcome = await this.#until(becomes);
+    if (outcome === null && !isAborted())
+      this.violations.push({ verdict: 'lost progress', what: `${where}: it was not lost, and had no successor, within ${seconds(FOUND_MS_MAX)}` });
+    if (outcome === null || outcome === 'missed') return missed;
+    this.#order = new LiveOrder(pod.space);
+    this.lost += lossesOf(before, spare_workers) + 1;
+    return { ...missed, struck: true, guard: 'control', parts: controlParts(outcome, struck_ms, stall.ended_ms) };
+  }
+
+  #give(worker: number, kind: WorkerKind, seed: number): void {
     const { pod, threads } = this.#around;
     this.#order.give(worker, kind, seed);
     // Wherever it sits: an idle one sleeps.
@@ -166,11 +218,15 @@ export class LiveStrikes {
     return effect === 'under way' ? null : effect;
   }
 
-  async #ask(asked: readonly ChaosCall[]): Promise<Round> {
+  /** `server`: every second call goes there. */
+  async #ask(asked: readonly ChaosCall[], server: AskedPod | null = null): Promise<Round> {
     const { pod, clock, undisturbed } = this.#around;
     const answers = await Promise.all(asked.map((call) => undisturbed.answerOf({ pod: { kernels: 'real' } }, call)));
     const heard = asked.map((): number[] => []);
-    const running = asked.map((call, index) => playClient(timed(pod, clock, heard[index] as number[]), call, answers[index] ?? [], STAYS));
+    const running = asked.map((call, index) => {
+      const there = server !== null && index % 2 === 1 ? server : pod;
+      return playClient(timed(there, clock, heard[index] as number[]), call, answers[index] ?? [], STAYS);
+    });
     return { heard, ended: Promise.all(running) };
   }
 
@@ -245,25 +301,21 @@ function longestGap(times: readonly number[], struck_ms: number): { readonly ms:
   return longest;
 }
 
+const longestStall = ({ heard }: Round, struck_ms: number): ReturnType<typeof longestGap> =>
+  heard.map((times) => longestGap(times, struck_ms)).reduce((worst, gap) => (gap.ms > worst.ms ? gap : worst));
+
 /** The pod, with the times at which its tokens come. */
-function timed(pod: Pod, clock: Clock, times: number[]): Pick<Pod, 'generate'> {
-  return {
-    generate: (prompt, options) => {
-      const generation = pod.generate(prompt, options);
-      return new Proxy(generation, {
-        get: (target, name) => {
-          if (name !== Symbol.asyncIterator) {
-            const value = Reflect.get(target, name, target) as unknown;
-            return typeof value === 'function' ? value.bind(target) : value;
-          }
-          return async function* () {
-            for await (const chunk of target) {
-              times.push(clock.now_ms());
-              yield chunk;
-            }
-          };
-        },
-      });
-    },
-  };
-}
+const timed = (pod: AskedPod, clock: Clock, times: number[]): AskedPod => ({
+  generate: (prompt, options) => {
+    const generation = pod.generate(prompt, options);
+    return {
+      id: generation.id,
+      [Symbol.asyncIterator]: async function* () {
+        for await (const chunk of generation) {
+          times.push(clock.now_ms());
+          yield chunk;
+        }
+      },
+    };
+  },
+});

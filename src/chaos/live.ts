@@ -3,6 +3,7 @@
  * one NPU alone gives. Real threads are not the same twice: the seed decides what is asked and what strikes whom, not what it meets.
  * @module
  */
+import { serve } from '../api/index.ts';
 import { createLivePod } from '../live-pod.ts';
 import type { PodOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
@@ -14,6 +15,9 @@ import { SeededRandom } from '../runtime/seeded-random.ts';
 import { entryPoint } from '../runtime/thread-entry.ts';
 import type { ChaosCall } from './fault-plan.ts';
 import { type Verdict, type Violation, worst } from './invariants.ts';
+import { withoutWarnings } from './live-control.ts';
+import { lossesOf } from './live-findings.ts';
+import { overHttp } from './live-http.ts';
 import { type LiveKind, WORKER_KINDS } from './live-kinds.ts';
 import { LiveStrikes, type Strike } from './live-strikes.ts';
 import { leftovers } from './nothing-left.ts';
@@ -77,6 +81,7 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
     ...(recovery !== undefined && { recovery }),
     ...(kinds.some((kind) => ON_WEIGHTS.includes(kind)) && { weight_checks: 'each-step' }),
   };
+  using _quiet = withoutWarnings();
   await using undisturbed = new Undisturbed();
   const pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
   const isAborted = (): boolean => signal?.aborted === true;
@@ -84,7 +89,12 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
   closing.defer(() => (isAborted() ? waitAtMost(pod.close(), CLOSE_MS_MAX) : pod.close()));
   const { promise: aborted, resolve: abort } = Promise.withResolvers<void>();
   signal?.addEventListener('abort', () => abort(), { once: true });
-  const run = new LiveStrikes({ pod, clock, undisturbed, threads: workers + spare_workers, aborted, isAborted });
+  const server = kinds.includes('control-lost') ? await serve({ pod, port: 0 }) : null;
+  if (server !== null) closing.defer(async () => void (await server.close()));
+  const run = new LiveStrikes({
+    ...{ pod, clock, undisturbed, threads: workers + spare_workers, spare_workers, aborted, isAborted },
+    server: server === null ? null : overHttp(server.url, pod.model.name),
+  });
   const done: Strike[] = [];
   await waitAtMost(aborted, STANDS_MS);
   for (let strike = 0; strike < strikes && !isAborted() && run.violations.length === 0; strike++) {
@@ -98,12 +108,16 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
     const strikeSeed = strikeRandom.below(SEED_MAX);
     let struck: Strike | null = null;
     for (let turn = 0; turn < TRIES && struck?.struck !== true && run.violations.length === 0; turn++) {
+      await waitAtMost(aborted, run.waits_ms(kind));
+      if (isAborted()) break;
       struck = await run.strike({ number: strike, kind, worker, after_tokens, asked, seed: (strikeSeed + turn) % SEED_MAX });
       if (struck === null) break;
     }
     if (struck === null) break;
     done.push(struck);
     onProgress?.(strike + 1, strikes);
+    // A pod that has just begun.
+    if (struck.guard === 'control') await waitAtMost(aborted, STANDS_MS);
     // From loss to strike, not from call to call: the next one comes early in its calls, perhaps.
     if (struck.parts !== null && strike + 1 < strikes)
       await waitAtMost(aborted, Math.max(0, STRIKE_EVERY_MS - (clock.now_ms() - struck.struck_ms - struck.parts.found)));
@@ -111,22 +125,19 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
   const { violations, calls, tokens } = run;
   // One that has failed tells nothing more, and one that is broken off has calls amid.
   if (violations.length > 0 || isAborted()) return { strikes: done, calls, tokens, losses: -1, verdict: worst(violations), violations };
-  violations.push(...(await leftAtRest(pod, clock)));
-  const { fabric } = await pod.stats();
-  // Spare seats begin with 2.
-  const losses = fabric.threads.reduce((sum, { epoch }) => sum + epoch - 1, 0) - spare_workers;
+  violations.push(...(await leftAtRest(run, pod, clock)));
+  const losses = run.lost + lossesOf(await pod.stats(), spare_workers);
   return { strikes: done, calls, tokens, losses, verdict: worst(violations), violations };
 }
 
 /** What callers have heard the last of, workers may still have to let go of. */
-async function leftAtRest(pod: Pod, clock: Clock): Promise<Violation[]> {
+async function leftAtRest(run: LiveStrikes, pod: Pod, clock: Clock): Promise<Violation[]> {
   const since_ms = clock.now_ms();
   for (;;) {
     const stats = await pod.stats();
     const left = [
       ...leftovers(stats).map((what): Violation => ({ verdict: 'wrong result', what: `something is left: ${what}` })),
-      // Nobody has struck it.
-      ...stats.control_recoveries.map(({ reason }): Violation => ({ verdict: 'crash', what: `the pod began anew: ${reason}` })),
+      ...run.unexplained(stats),
       ...stats.unexpected_messages.map((what): Violation => ({ verdict: 'crash', what: `an actor was sent what it did not expect: ${what}` })),
     ];
     if (left.length === 0 || clock.now_ms() - since_ms > REST_MS_MAX) return left;

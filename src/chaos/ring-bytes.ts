@@ -47,6 +47,20 @@ export function tearFrame(space: AddressSpace, { offset, capacity, slab_bytes }:
   }
 }
 
+/** Nobody's frame lies where the writer, which has shown all that it has written, would go on: words that `below` draws. Where head is then; null: no room. */
+export function leaveRubbish(space: AddressSpace, { offset, capacity }: RingPlace, below: (limit: number) => number): number | null {
+  const words = wordsOf(space);
+  const head = Atomics.load(words, offset / 4);
+  if (capacity - ((head - Atomics.load(words, offset / 4 + TAIL_WORD)) | 0) < HEADER_WORDS * 4) return null;
+  for (let word = 0; word < HEADER_WORDS; word++) words[offset / 4 + DATA_WORD + ((head + word * 4) & (capacity - 1)) / 4] = 1 + below(ANY_WORD - 1);
+  const next = (head + HEADER_WORDS * 4) | 0;
+  Atomics.store(words, offset / 4, next);
+  return next;
+}
+
+/** Its writer has shown nothing since. */
+export const isHeadAt = (space: AddressSpace, { offset }: RingPlace, at: number): boolean => Atomics.load(wordsOf(space), offset / 4) === at;
+
 /** How far the ring was read is said as a lap ago, when nothing was of what its writer may write over now. Of a ring of which all is read, by its reader. Null: there is more. */
 export function sayAsOfALapAgo(space: Pick<AddressSpace, 'wordsOf'>, { offset, capacity }: RingPlace): Damage | null {
   const words = wordsOf(space);

@@ -80,7 +80,7 @@ const COLUMNS: readonly Column<Row>[] = [
         parts.length === 0
           ? NONE
           : percentile(
-              parts.map((one) => one[part]).sort((a, b) => a - b),
+              parts.flatMap((one) => one[part] ?? []).sort((a, b) => a - b),
               0.5,
             ),
     ],
