@@ -17,6 +17,7 @@ import type { Endpoint } from '../xccl/endpoint.ts';
 import type { Block } from '../xccl/row-sums.ts';
 import { type Damage, flipBit, type Spot, writeOver } from './damage.ts';
 import { heldKv } from './kv-bits.ts';
+import { FULL_MS, STALE_MS } from './live-bounds.ts';
 import type { WorkerKind } from './live-kinds.ts';
 import { type Effect, LiveOrder } from './live-order.ts';
 import { zombieOf } from './live-zombie.ts';
@@ -27,9 +28,6 @@ import { restingParts } from './weight-bits.ts';
 const STREAM = 12;
 const BIT_MAX = 2 ** 31;
 const STRAY_WORDS = 4;
-/** Less than the silence for which a thread is given up. */
-const FULL_MS = { min: 20, max: 100 } as const;
-const STALE_MS = 0.5;
 /** Of a zombie that nobody gives up (Deno, where no spare seat is left), and of one that nothing ends. */
 const ZOMBIE_MS = { waits: 10_000, writes: 1_000 } as const;
 /** Which frames are torn. */
@@ -126,7 +124,6 @@ export class LiveStriker {
       fields.set(stale.words, at + FIELD_WORD.a);
       Atomics.store(fields, at + FIELD_WORD.event, stale.event);
       arrive(peer);
-      // Time for the peer to see it.
       for (const until_ms = this.#clock.now_ms() + STALE_MS; this.#clock.now_ms() < until_ms; );
       return { guard: 'nobody' };
     });

@@ -10,6 +10,7 @@ import { type AskedPod, type CallReport, playClient } from './client.ts';
 import { liesThere, undo } from './damage.ts';
 import type { ChaosCall } from './fault-plan.ts';
 import type { Violation } from './invariants.ts';
+import { boundOf, type Waits, waitedSince, waitsOfAll } from './live-bounds.ts';
 import { ControlStriker, controlParts } from './live-control.ts';
 import { endsFor, findingsOf, hasFoundMore, lossesOf, lossOf, partsOf, type StallParts } from './live-findings.ts';
 import { type Guard, type LiveKind, type NoticedBy, WORKER_KINDS, type WorkerKind } from './live-kinds.ts';
@@ -18,6 +19,7 @@ import type { Undisturbed } from './undisturbed.ts';
 
 /**
  * `struck`: it took effect. `struck_ms`: when its order was given, by the run's clock, from which on stalls count. `guard`: by what it is noticed; null: it took none. `stall_ms`: the longest that any caller waited for its next tokens after the strike.
+ * `bound_ms`: that may be no longer, where nobody finds what heals by itself (live-bounds.ts).
  * `parts`: of which it took so long for what; null: nobody was lost for it, or it had no successor yet.
  */
 export type Strike = {
@@ -26,6 +28,7 @@ export type Strike = {
   readonly guard: NoticedBy | null;
   readonly struck_ms: number;
   readonly stall_ms: number;
+  readonly bound_ms: number | null;
   readonly parts: StallParts | null;
 };
 type Order = {
@@ -124,6 +127,7 @@ export class LiveStrikes {
     const isAwaited = (WORKER_KINDS as readonly LiveKind[]).includes(kind) || seed % 2 === 0;
     while (isAwaited && !isAborted() && isEarly() && (await isPending(round.ended))) await pause(1);
     if (kind === 'control-lost') return this.#loseControl(round, where, seed, stats);
+    const waits = boundOf(kind) === null ? null : waitsOfAll();
     const struck_ms = clock.now_ms();
     this.#give(worker, kind, seed);
     const mayBeTaken = async (): Promise<boolean> => isHeldUp(kind) || (await isPending(round.ended));
@@ -131,17 +135,18 @@ export class LiveStrikes {
     if (!(await this.#hear(round, struck_ms, where))) return null;
     const effect = await this.#withdraw();
     const stall = longestStall(round, struck_ms);
-    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, parts: null };
+    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, bound_ms: null, parts: null };
     if (this.violations.length > 0 || isAborted()) return missed;
     if (effect === null) {
       if (isHeldUp(kind)) this.violations.push({ verdict: 'lost progress', what: `${where}: its thread did not take it up in ${seconds(TAKEN_MS_MAX)}` });
       return missed;
     }
+    const bound_ms = this.#holdBound(kind, where, stall.ms, waits);
     const { guard, damage } = effect;
     const hasFound = async (): Promise<boolean> => hasFoundMore(guard, before, findingsOf(await pod.stats()));
     const isIt = endsFor(guard, worker);
     const ended = async (): Promise<StallParts | null> => (isIt === null ? null : partsOf(pod, isIt, struck_ms, stall.ended_ms, clock));
-    const struck = (parts: StallParts | null): Strike => ({ kind, struck: true, guard, struck_ms, stall_ms: stall.ms, parts });
+    const struck = (parts: StallParts | null): Strike => ({ kind, struck: true, guard, struck_ms, stall_ms: stall.ms, bound_ms, parts });
     switch (guard) {
       case 'end':
       case 'frame': {
@@ -191,7 +196,7 @@ export class LiveStrikes {
     const becomes = this.#control.strike(seed);
     if (!(await this.#hear(round, struck_ms, where))) return null;
     const stall = longestStall(round, struck_ms);
-    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, parts: null } as const;
+    const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, bound_ms: null, parts: null } as const;
     const outcome = await this.#until(becomes);
     if (outcome === null && !isAborted())
       this.violations.push({ verdict: 'lost progress', what: `${where}: it was not lost, and had no successor, within ${seconds(FOUND_MS_MAX)}` });
@@ -199,6 +204,18 @@ export class LiveStrikes {
     this.#order = new LiveOrder(pod.space);
     this.lost += lossesOf(before, spare_workers) + 1;
     return { ...missed, struck: true, guard: 'control', parts: controlParts(outcome, struck_ms, stall.ended_ms) };
+  }
+
+  /** Whoever heals by himself does so in time: in which. Null: it is found in place of that, or this system does not say how long threads wait for a processor. */
+  #holdBound(kind: LiveKind, where: string, stall_ms: number, waits: Waits | null): number | null {
+    const healed_ms = boundOf(kind);
+    const waited_ms = waits === null ? null : waitedSince(waits);
+    if (healed_ms === null || waited_ms === null) return null;
+    const bound_ms = healed_ms + waited_ms;
+    if (stall_ms <= bound_ms) return bound_ms;
+    const what = `${where}: its calls waited ${seconds(stall_ms)} for tokens, and it heals within ${seconds(healed_ms)}; threads waited ${seconds(waited_ms)} for a processor`;
+    this.violations.push({ verdict: 'lost progress', what });
+    return bound_ms;
   }
 
   #give(worker: number, kind: WorkerKind, seed: number): void {

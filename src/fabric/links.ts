@@ -29,8 +29,8 @@ const NO_WORDS = new Int32Array(0);
 /** Frames taken from one ring before the next ring has its turn. */
 export const FRAMES_PER_TURN = 64;
 /** How often stalls are looked for; and how many turns that send or idle share the cost of a clock where nothing waits for room. */
-const STALL_LOOK_MS = 1_000;
-const TURNS_PER_CLOCK = 256;
+export const STALL_LOOK_MS = 1_000;
+export const TURNS_PER_CLOCK = 256;
 
 /** Places the rings of all pairs one after the other from `offset`. Control rings have no slab. */
 export function planRings(pairs: readonly RingPair[], offset: number): { rings: RingPlace[]; bytes: number } {

@@ -8,15 +8,15 @@
 import type { ControlPage } from '../fabric/control-page.ts';
 
 /** About 2 µs of looking at the rings. */
-const SPINS_IDLE = 64;
+export const SPINS_IDLE = 64;
 /**
  * About 100 µs (85 ns each): a layer's worth of a peer's work. A peer that takes longer has been put off its core, and comes back the sooner the sooner this one is
  * free: with 4,000 the pod took an eighth more processor time for the same tokens, and no less by the clock (docs/performance.md).
  */
 const SPINS_STEPPING = 1_200;
-const SLEEP_STEPPING_MS = 1;
+export const SLEEP_STEPPING_MS = 1;
 /** An idle worker looks up this often, to be seen alive. */
-const SLEEP_IDLE_MS = 1_000;
+export const SLEEP_IDLE_MS = 1_000;
 
 /** Tells the core that this is a spin: what runs beside it on the same core gets its units. Node 24 and Deno 2.9 have it, TypeScript's library not yet. */
 const { pause } = Atomics as typeof Atomics & { readonly pause: () => void };

@@ -8,6 +8,8 @@ import { minipod } from '../cli/command.ts';
  * long as the pod lives, so it comes last.
  */
 const KINDS = [...LIVE_KINDS.filter((kind) => kind !== 'worker-spins'), 'frame-torn', 'frame-torn', 'worker-spins'];
+/** Whose stall has a bound, since nobody finds them. */
+const BOUNDED = ['ring-full', 'bell-lost', 'acknowledgement-stale', 'field-stale'];
 const SEED = 6;
 /** Under a load of seventeen it took 52 s. */
 const TIMEOUT_MS = 150_000;
@@ -19,5 +21,6 @@ it('each kind of strike takes effect, and is survived', { timeout: TIMEOUT_MS },
   expect([violations, code, stderr]).toEqual([[], 0, '']);
   expect(strikes.map(({ kind, struck }) => [kind, struck])).toEqual(KINDS.map((kind) => [kind, true]));
   expect(strikes.flatMap(({ guard, parts }) => (guard === 'frame' && parts !== null ? [guard] : [])).length).toBe(3);
+  expect(strikes.flatMap(({ kind, bound_ms }) => (bound_ms === null ? [] : [kind])).toSorted()).toEqual(process.platform === 'linux' ? BOUNDED.toSorted() : []);
   expect(calls).toBeGreaterThanOrEqual(4 * KINDS.length);
 });
