@@ -20,8 +20,12 @@ export class ContextCopies {
     this.#copies.set(keyOf(record.id, call.cache_salt), { call, record });
   }
 
-  forget(id: string, cache_salt: string): void {
-    this.#copies.delete(keyOf(id, cache_salt));
+  /** Whether it was there. */
+  forget(id: string, cache_salt: string, now_ms: number): boolean {
+    const key = keyOf(id, cache_salt);
+    const copy = this.#copies.get(key);
+    this.#copies.delete(key);
+    return copy !== undefined && !isOver(copy, now_ms);
   }
 
   /** To be created anew, as they were. */

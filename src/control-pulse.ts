@@ -15,12 +15,14 @@ const LOOK_MS_MAX = 1_000;
 
 export class ControlPulse {
   readonly #control: ControlPage;
+  readonly #hung_ms_max: number;
   #word = -1;
   #looked_ms = 0;
   #silent_ms = 0;
 
-  constructor(control: ControlPage) {
+  constructor(control: ControlPage, hung_ms_max = HUNG_MS_MAX) {
     this.#control = control;
+    this.#hung_ms_max = hung_ms_max;
   }
 
   look(now_ms: number): void {
@@ -36,7 +38,7 @@ export class ControlPulse {
   }
 
   get isHung(): boolean {
-    return this.#silent_ms > HUNG_MS_MAX;
+    return this.#silent_ms > this.#hung_ms_max;
   }
 
   /** For how long it has been silent. */

@@ -31,6 +31,16 @@ export class ControlRecoveries {
     return new MinipodError('deadline_exceeded', `the pod's control thread was lost ${seconds} s ago, and its successor does not run yet (${reason})`);
   }
 
+  /** Why there is no other. */
+  tooMany(cause: unknown, period_ms: number): MinipodError {
+    const latest = cause instanceof Error ? cause.message : cause;
+    return new MinipodError(
+      'worker_failed',
+      `the pod ends: its control thread was lost again and again, more often than a pod may go on from in ${period_ms / MS_PER_S} s; the latest: ${latest}`,
+      { cause },
+    );
+  }
+
   /** The latest last. */
   report(): readonly ControlRecoveryStats[] {
     return this.#latest.map(({ at_ms, reason, start_ms }) => ({ reason, lost_at_seconds: at_ms / MS_PER_S, start_ms }));

@@ -14,6 +14,7 @@ import { Calls } from './calls.ts';
 import { ContextCopies } from './context-copies.ts';
 import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
 import { contextInfo, createContext } from './contexts.ts';
+import { HUNG_MS_MAX } from './control-pulse.ts';
 import { ControlRecoveries } from './control-recoveries.ts';
 import { podExperts } from './expert-stats.ts';
 import type { AddressSpace } from './fabric/address-space.ts';
@@ -53,8 +54,11 @@ const SUCCESSORS_PERIOD_MS = 60_000;
 /** A successor's memory is another one, and the lost one's is free when V8 has found that nobody has it: both together take no more of the machine's. */
 const MEMORY_SHARE_MAX = 0.75;
 
+/** A test's control threads: `entry`: that misbehave; `hung_ms_max`: that are given up sooner. */
+export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number };
+
 /** `worker_entry`: what its workers run instead of the shipped entry, where they are to break. */
-export async function createLivePod(options: PodOptions = {}, worker_entry?: URL): Promise<LivePod> {
+export async function createLivePod(options: PodOptions = {}, worker_entry?: URL, { entry, hung_ms_max }: ControlTerms = {}): Promise<LivePod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const folder = resolveModel(resolved.model);
@@ -84,11 +88,12 @@ export async function createLivePod(options: PodOptions = {}, worker_entry?: URL
     inspected: inspection?.state,
   };
   try {
-    const started = await startPodThreads(control, worker_entry, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
+    const entries = { control: entry, worker: worker_entry };
+    const started = await startPodThreads(control, entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
     // A trace is of one life of a pod, and what led to its end is what it is wanted for.
     const isRecorded = inspection !== null || resolved.record !== undefined || resolved.record_routing !== undefined;
     const hasSuccessor = !isRecorded && 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
-    return new LivePod(started, monotonicClock(origin_ms), inspection, hasSuccessor ? () => startPodThreads(control, worker_entry) : null);
+    return new LivePod(started, monotonicClock(origin_ms), inspection, hasSuccessor ? () => startPodThreads(control, entries) : null, hung_ms_max);
   } catch (error) {
     await inspection?.close();
     throw error;
@@ -110,6 +115,8 @@ export class LivePod implements Pod {
   readonly #inspection: LiveInspection | null;
   /** What it was told to have, of one task executor, beside its options. Null: nothing. */
   #shape: ScaleOptions | null = null;
+  /** Until a successor has that shape, too: whoever asks for another one waits. */
+  #reshaping: Promise<void> | null = null;
   /** Null: a lost control thread has no successor. */
   readonly #startAnew: (() => Promise<StartedThreads>) | null;
   readonly #restarts = new RestartIntensity(SUCCESSORS_MAX, SUCCESSORS_PERIOD_MS);
@@ -124,13 +131,20 @@ export class LivePod implements Pod {
   /** Why it came to an end by itself: told to whoever asks it something afterwards. */
   #failure: MinipodError | null = null;
 
-  constructor(started: StartedThreads, clock: Clock, inspection: LiveInspection | null = null, startAnew: (() => Promise<StartedThreads>) | null = null) {
+  constructor(
+    started: StartedThreads,
+    clock: Clock,
+    inspection: LiveInspection | null = null,
+    startAnew: (() => Promise<StartedThreads>) | null = null,
+    hung_ms_max = HUNG_MS_MAX,
+  ) {
     this.#clock = clock;
     this.#origin_ms = epoch_ms() - clock.now_ms();
     this.#inspection = inspection;
     this.#startAnew = startAnew;
     this.#ports = {
       clock,
+      hung_ms_max,
       openCalls: () => this.#calls.open,
       receive: (said, group) => this.#calls.receive(said, group),
       losePeer: () => this.#calls.losePeer(),
@@ -211,8 +225,9 @@ export class LivePod implements Pod {
 
   async deleteContext(id: string, options: ContextsOf = {}): Promise<boolean> {
     const { cache_salt } = parseOptions(contextsOfSchema, options, 'deleteContext');
-    this.#contexts.forget(id, cache_salt);
-    return this.#ask((remote) => remote.deleteContext(id, cache_salt) as Promise<Outcome<boolean>>);
+    const wasKept = this.#contexts.forget(id, cache_salt, this.#clock.now_ms());
+    // A successor that is asked in place of a lost one was told of it no more.
+    return (await this.#ask((remote) => remote.deleteContext(id, cache_salt) as Promise<Outcome<boolean>>)) || wasKept;
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
@@ -229,7 +244,10 @@ export class LivePod implements Pod {
 
   async scale(options: ScaleOptions): Promise<ScaleReport> {
     const asked = parseOptions(scaleSchema, options, 'scale');
-    const report = await this.#ask((remote) => remote.scale(asked) as Promise<Outcome<ScaleReport>>);
+    const report = await this.#ask(async (remote) => {
+      await this.#reshaping;
+      return remote.scale(asked) as Promise<Outcome<ScaleReport>>;
+    });
     this.#shape = { ...this.#shape, ...asked };
     return report;
   }
@@ -311,7 +329,7 @@ export class LivePod implements Pod {
     if (this.#closing !== null || startAnew === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
     else if (!this.#restarts.allows(this.#clock.now_ms())) {
       threads.abandon();
-      this.#fail(error);
+      this.#fail(this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS));
     } else this.#succession = this.#succeed(threads, startAnew, error);
   }
 
@@ -332,7 +350,7 @@ export class LivePod implements Pod {
       this.#attend(threads);
       this.#calls.goOnAnew();
       this.#recoveries.started(this.#clock.now_ms());
-      if (this.#shape !== null) void this.#scaleAnew(this.#shape);
+      if (this.#shape !== null) this.#reshaping = this.#scaleAnew(threads, this.#shape);
     } catch (cause) {
       this.#succession = null;
       this.#fail(cause instanceof MinipodError ? cause : new MinipodError('internal', `the pod's control thread has no successor: ${cause}`, { cause }));
@@ -345,7 +363,8 @@ export class LivePod implements Pod {
       try {
         return await this.#start(startAnew);
       } catch (error) {
-        if (this.#closing !== null || !this.#restarts.allows(this.#clock.now_ms())) throw error;
+        if (this.#closing !== null) throw error;
+        if (!this.#restarts.allows(this.#clock.now_ms())) throw this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS);
       }
     }
   }
@@ -367,12 +386,12 @@ export class LivePod implements Pod {
     }
   }
 
-  /** It has begun with the shape of its options: what runs need not wait until it has the other again. */
-  async #scaleAnew(shape: ScaleOptions): Promise<void> {
+  /** It has begun with the shape of its options: what runs need not wait until it has the other again. Where it is lost meanwhile, the next one is asked. */
+  async #scaleAnew({ remote, died }: PodThreads, shape: ScaleOptions): Promise<void> {
     try {
-      await this.scale(shape);
+      unwrap(await Promise.race([remote.scale(shape) as Promise<Outcome<ScaleReport>>, died]));
     } catch (error) {
-      if (!this.#isClosed) process.emitWarning(`the pod's shape is that of its options: ${error}`, { type: 'ControlThreadLost' });
+      if (!this.#isClosed && this.#succession === null) process.emitWarning(`the pod's shape is that of its options: ${error}`, { type: 'ControlThreadLost' });
     }
   }
 

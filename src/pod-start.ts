@@ -12,14 +12,16 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { entryPoint } from './runtime/thread-entry.ts';
 import { startThread } from './runtime/thread-start.ts';
 
-/** `worker_entry`: what its workers run instead of the shipped entry. */
+/** What the control thread and the workers run instead of the shipped entries. */
+export type PodEntries = { readonly control?: URL | undefined; readonly worker?: URL | undefined };
+
 export async function startPodThreads(
   options: ControlOptions,
-  worker_entry?: URL,
+  entries: PodEntries = {},
   onProgress?: (report: ProgressReport) => void,
   onInspected?: OnInspected,
 ): Promise<StartedThreads> {
-  const thread = startThread(entryPoint('../platform/control-thread'));
+  const thread = startThread(entries.control ?? entryPoint('../platform/control-thread'));
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
       reject(
@@ -37,7 +39,7 @@ export async function startPodThreads(
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
     const inspected = onInspected === undefined ? undefined : Comlink.proxy(onInspected);
-    const created = remote.create(options, progress as never, inspected as never, worker_entry?.href) as Promise<Outcome<ControlHandle>>;
+    const created = remote.create(options, progress as never, inspected as never, entries.worker?.href) as Promise<Outcome<ControlHandle>>;
     const handle = unwrap(await Promise.race([created, died]));
     return { handle, thread, remote, died };
   } catch (error) {

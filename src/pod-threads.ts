@@ -4,7 +4,7 @@
  * @module
  */
 import type { Worker } from 'node:worker_threads';
-import type * as Comlink from 'comlink';
+import * as Comlink from 'comlink';
 import { CallerPeers } from './caller-peers.ts';
 import { ControlPulse } from './control-pulse.ts';
 import { AddressSpace } from './fabric/address-space.ts';
@@ -55,6 +55,8 @@ export type StartedThreads = {
 /** Whose calls they serve. */
 export type CallerPorts = {
   readonly clock: Clock;
+  /** Whoever does not turn its loop for so long is taken to hang. */
+  readonly hung_ms_max: number;
   /** Calls that have not ended. */
   readonly openCalls: () => number;
   /** `group`: the DP group that it comes from; −1: none. */
@@ -87,7 +89,7 @@ export class PodThreads {
     WEIGHTS.set(this, new ArrayBuffer(plan.memory.bytes));
     [this.handle, this.remote, this.died, this.#thread, this.#ports] = [handle, remote, died, thread, ports];
     this.space = new AddressSpace(memories, plan.memory.regions);
-    this.pulse = new ControlPulse(this.space.control);
+    this.pulse = new ControlPulse(this.space.control, ports.hung_ms_max);
     const links = new Links(CALLER_THREAD, memories[0] as WebAssembly.Memory, plan.rings, this.space.control, {
       now_us: () => ports.clock.now_ms() * 1000,
       peer_epochs,
@@ -154,11 +156,16 @@ export class PodThreads {
       if (waits || openCalls() > 0) await sleeper.nap(NAP_MS);
       else await sleeper.sleep(SLEEP_MS, hasWork);
     }
+    // A wait that nobody ends would keep the memory.
+    links.control.nudge(CALLER_THREAD);
   }
 
-  /** From here on nothing of it is read. */
+  /** From here on nothing of it is read, and nothing asked of its control thread. */
   leave(): void {
+    if (this.#isOver) return;
     this.#isOver = true;
+    // On Deno whatever was said of the thread would be kept else, and the memory with it.
+    this.remote[Comlink.releaseProxy]();
     this.#port.links.control.ring(CALLER_THREAD);
   }
 

@@ -207,7 +207,7 @@ export class VirtualPod implements Pod {
   async deleteContext(id: string, options: ContextsOf = {}): Promise<boolean> {
     const { cache_salt } = parseOptions(contextsOfSchema, options, 'deleteContext');
     this.#checkOpen();
-    this.#contexts.forget(id, cache_salt);
+    this.#contexts.forget(id, cache_salt, this.control.host.clock.now_ms());
     const wasThere = this.control.frontend.contexts.delete(id, cache_salt);
     this.wake();
     return wasThere;

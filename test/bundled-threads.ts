@@ -15,8 +15,8 @@ import { ENTRIES } from '../scripts/bundle-names.ts';
 import { bundleEntries } from '../scripts/bundles.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-/** Tests that misbehave in a thread start this one often. */
-const ROGUE = 'test/system/rogue-worker';
+/** What tests start that misbehave in a thread. */
+const ROGUES = ['test/system/rogue-worker', 'test/system/rogue-control'];
 /** Of all clones on this machine. */
 const BUNDLES = join(tmpdir(), 'minipod-bundles');
 /** Bundles are kept so long for the next run. */
@@ -70,7 +70,7 @@ async function bundle(): Promise<void> {
     removeOld();
     // Named when it is whole: another run of the same sources may look for it.
     const making = mkdtempSync(join(BUNDLES, 'making-'));
-    const bundled = await bundleEntries(ROOT, [...ENTRIES, ROGUE], making, isDeno ? THREAD_ENTRY : undefined);
+    const bundled = await bundleEntries(ROOT, [...ENTRIES, ...ROGUES], making, isDeno ? THREAD_ENTRY : undefined);
     const moved = [...bundled].map(([source, url]): [string, string] => [source, url.replace(pathToFileURL(making).href, pathToFileURL(folder).href)]);
     writeFileSync(join(making, 'hook.mjs'), hook(new Map(moved)));
     if (existsSync(folder)) rmSync(making, { recursive: true });

@@ -3,8 +3,9 @@ import { expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
 import type { GenerateOptions } from '../../src/index.ts';
 import { createLivePod, type LivePod } from '../../src/live-pod.ts';
-import { askServer } from './clients.ts';
+import { askServer, liveBytes } from './clients.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
+import { CONTROL_ORDERS, ROGUE_CONTROL } from './rogue-control-order.ts';
 
 const CALLS: readonly { readonly prompt: readonly number[]; readonly options: GenerateOptions }[] = Array.from({ length: 6 }, (_, index) => ({
   prompt: Array.from({ length: 3 + index * 40 }, (_, at) => 5 + ((index * 31 + at * 17) % 900)),
@@ -24,11 +25,13 @@ it.each(['2', 'pd:prefill=1xdp1,decode=1xdp1'])('goes on with every call, whatev
   const right = await completeAll(pod);
   const story = await pod.createContext([1, 86, 1461, 613, 265, 531, 460, 315], { id: 'story' });
   const onward = fingerprint(await pod.complete([504], { max_tokens: 8, seed: 3, context_id: 'story' }));
+  const lost: WeakRef<object>[] = [];
   // Amid prefill, amid decode, and when all but the longest have ended.
   for (const [losses, tokens] of [0, 30, 250].entries()) {
     const from = (await pod.stats()).generation_tokens;
     const running = completeAll(pod);
     await untilTold(pod, from, tokens);
+    lost.push(new WeakRef(pod.space.control));
     await pod.killControl();
     // Asked while nobody is there to answer.
     const [tokenized, late] = [pod.tokenize('Once upon a time'), pod.complete([504], { max_tokens: 8, seed: 3, context_id: 'story' })];
@@ -40,7 +43,51 @@ it.each(['2', 'pd:prefill=1xdp1,decode=1xdp1'])('goes on with every call, whatev
     expect(control_recoveries.at(-1)).toMatchObject({ reason: expect.stringContaining('exited'), start_ms: expect.any(Number) });
   }
   expect(await pod.listContexts()).toEqual([story]);
+  expect(await pod.deleteContext('story')).toBe(true);
   await expectNothingLeft(pod, 3);
+  // Nobody keeps their memory.
+  const kept = async (): Promise<number> => {
+    await liveBytes();
+    return lost.filter((control) => control.deref() !== undefined).length;
+  };
+  await expect.poll(kept).toBe(0);
+});
+
+it('goes on where the control thread hangs, and where it throws in its loop', async () => {
+  await using pod = await createLivePod({ npus: 2, workers: 2 }, undefined, { entry: ROGUE_CONTROL, hung_ms_max: 1_000 });
+  const right = await completeAll(pod);
+  for (const order of [CONTROL_ORDERS.spin, CONTROL_ORDERS.throw]) {
+    const from = (await pod.stats()).generation_tokens;
+    const running = completeAll(pod);
+    await untilTold(pod, from, 30);
+    pod.space.control.stop(order);
+    // Who hangs answers nothing.
+    const tokenized = pod.tokenize('Once upon a time');
+    expect(await running).toEqual(right);
+    expect((await tokenized).token_ids.length).toBeGreaterThan(0);
+  }
+  const reasons = [/has not turned its loop for/, /failed: the test wants it so/].map((reason) => ({ reason: expect.stringMatching(reason) }));
+  expect((await pod.stats()).control_recoveries).toMatchObject(reasons);
+  await expectNothingLeft(pod, 2);
+});
+
+it('ends where one control thread after the other is lost, and says so to all', async () => {
+  await using pod = await createLivePod({ npus: 1 });
+  const running = pod.complete('Once upon a time', { max_tokens: 200, ignore_eos: true });
+  running.catch(() => {});
+  let asked: Promise<unknown> = Promise.resolve();
+  for (let losses = 0; losses < 5; losses++) {
+    // Each has begun, and its calls go on.
+    await asked;
+    asked = pod.tokenize('Once upon a time');
+    asked.catch(() => {});
+    await pod.killControl();
+  }
+  const why = { code: 'worker_failed', message: expect.stringContaining('lost again and again') };
+  await expect(asked).rejects.toMatchObject(why);
+  await expect(running).rejects.toMatchObject({ code: 'worker_failed' });
+  await expect(pod.stats()).rejects.toMatchObject(why);
+  await pod.close();
 });
 
 it('says while it has no successor that it is not well, and streams over HTTP go on', async () => {

@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { releaseProxy } from 'comlink';
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type Pod } from '../../src/index.ts';
 import { LivePod } from '../../src/live-pod.ts';
@@ -77,7 +78,7 @@ describe('a recorded run', () => {
       { ...numbers, topology: colocated(1), job_executors: 1, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms },
       async () => {},
     );
-    const remote = { close: async () => ({ value: await control.close() }) };
+    const remote = { close: async () => ({ value: await control.close() }), [releaseProxy]: () => {} };
     const thread = { terminate: () => new Promise(() => {}) };
     const pod = new LivePod(
       { handle: control.handle, thread: thread as never, remote: remote as never, died: new Promise<never>(() => {}) },

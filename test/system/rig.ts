@@ -1,5 +1,6 @@
 /** A pod whose control plane runs on the test's own thread, so that the test can reach into its memory and break it. */
 import type { Worker } from 'node:worker_threads';
+import { releaseProxy } from 'comlink';
 import { bundleOf } from '../../scripts/bundle-names.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
@@ -89,6 +90,7 @@ export async function openRig(options: PodOptions, { lost_at_start, ...misbehavi
     },
     experts: async (measure: boolean) => ({ value: await control.experts(measure) }),
     close: async () => ({ value: await control.close() }),
+    [releaseProxy]: () => {},
   };
   const thread = { terminate: async () => 0 };
   const pod = new LivePod(

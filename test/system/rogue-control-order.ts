@@ -1,0 +1,8 @@
+/** How a test tells a rogue control thread what to do: it stops one of these threads, which nobody is. */
+import { bundleOf } from '../../scripts/bundle-names.ts';
+
+export const CONTROL_ORDERS = { spin: 124, throw: 125 } as const;
+
+const bundles = process.env['MINIPOD_BUNDLES'];
+/** On Deno nobody puts a bundle in its place (bundled-threads.ts). */
+export const ROGUE_CONTROL = bundles === undefined ? new URL('rogue-control.ts', import.meta.url) : new URL(bundleOf('test/system/rogue-control'), bundles);

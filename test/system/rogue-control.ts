@@ -1,0 +1,16 @@
+/**
+ * A control thread that misbehaves when it is told to, by stop words of threads that nobody is: it turns its loop no more, or throws in it. A successor's memory has no
+ * such order, so it is well.
+ */
+import { ControlPage } from '../../src/fabric/control-page.ts';
+import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
+import { CONTROL_ORDERS } from './rogue-control-order.ts';
+import '../../src/platform/control-thread.ts';
+
+const turn = ControlPage.prototype.turn;
+ControlPage.prototype.turn = function (thread: number): void {
+  // On Deno it would spin to the end of the process.
+  while (thread === CONTROL_THREAD && this.isStopped(CONTROL_ORDERS.spin) && !this.isStopped(CONTROL_THREAD));
+  if (thread === CONTROL_THREAD && this.isStopped(CONTROL_ORDERS.throw)) throw new Error('the test wants it so');
+  turn.call(this, thread);
+};
