@@ -30,13 +30,17 @@ import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
 import { topologyOf } from './topology-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
+import { fileOfLife } from './trace/life-file.ts';
 import type { TraceDisk } from './trace/output-file.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
 const REQUEST_SEEDS = 1;
 
 /** What a live pod's successor takes to load the shipped model and start its workers, roughly: no token depends on it. */
-const SUCCESSOR_NS = 1_000_000_000;
+export const SUCCESSOR_NS = 1_000_000_000;
+/** Why a question was not answered. */
+const LOST = Symbol('the control thread was lost before it answered');
+type Succession = PromiseWithResolvers<void> & { readonly successor_ns: number };
 
 /** Whoever waits for nothing but the pod sees no difference. All others would be held up for as long as nobody is told anything: KV that moves slowly is hours of leases. */
 const EVENTS_PER_TURN = 16_384;
@@ -76,12 +80,21 @@ export class VirtualPod implements Pod {
   readonly #contexts = new ContextCopies();
   readonly #recoveries = new ControlRecoveries();
   #control: VirtualControl;
-  /** The control thread is lost, and all others with it: so long until their successors begin. */
-  #successor_ns: number | null = null;
+  /** The control thread is lost, and all others with it: so long until their successors begin, and who waits for that. */
+  #succession: Succession | null = null;
+  /** 1: its own; 2: that of the one in its place. */
+  #life = 1;
+  /** That its caller asked for last, of what it got. */
+  #shape: ScaleOptions = {};
+  /** Changes of shape that are asked for. */
+  #scales = 0;
+  /** Those that are not answered. */
+  readonly #questions = new Set<(why: unknown) => void>();
   /** Told of each successor before anything of a call happens there: for who watches what is there, or breaks it. */
   onSucceeded: ((control: VirtualControl) => void) | null = null;
   readonly model: ModelInfo;
-  #isRunning = false;
+  /** Until nothing is left to happen; null: it is so. */
+  #running: Promise<void> | null = null;
   #hasTold = false;
   #isClosed = false;
 
@@ -99,7 +112,7 @@ export class VirtualPod implements Pod {
       random: new SeededRandom(options.seed, REQUEST_SEEDS),
       records: this.#records,
       tell: (message) => {
-        if (this.#successor_ns === null) this.#control.frontend.receiveCaller(message);
+        if (this.#succession === null) this.#control.frontend.receiveCaller(message);
         this.wake();
       },
     });
@@ -127,14 +140,16 @@ export class VirtualPod implements Pod {
 
   /**
    * Its control thread is lost, and all others with it: what was computed is gone, and another pod begins in its place, as a live one does. Whatever waits goes on
-   * there. A trace is of one life of a pod, so who writes one, or looks on, has no successor to come.
+   * there. Each of them writes a trace of its own (life-file.ts). Who looks on tells acts apart by their numbers, which begin anew: such a pod has no successor.
    */
   loseControl(successor_ns = SUCCESSOR_NS): void {
-    const { record, record_routing } = this.#options;
-    assert(record === undefined && record_routing === undefined && this.#ports.inspect === undefined, 'a pod that is recorded or looked at has no successor');
-    if (this.#successor_ns !== null || this.#isClosed) return;
-    this.#successor_ns = successor_ns;
+    assert(this.#ports.inspect === undefined, 'a pod that is looked at has no successor');
+    if (this.#succession !== null || this.#isClosed) return;
+    this.#succession = { ...Promise.withResolvers<void>(), successor_ns };
+    // Nobody may have asked anything of it.
+    this.#succession.promise.catch(() => {});
     this.#recoveries.lost(this.#control.host.clock.now_ms(), 'its control thread was lost');
+    for (const reject of this.#questions) reject(LOST);
     this.wake();
   }
 
@@ -144,23 +159,56 @@ export class VirtualPod implements Pod {
     while (control.step());
   }
 
-  async #succeed(successor_ns: number): Promise<void> {
-    const lost = this.#control;
-    const control = await VirtualControl.create(this.#options, { ...this.#ports, begins_ns: lost.host.now_ns + successor_ns });
-    // The lost one was closed with the pod.
-    if (this.#isClosed) {
-      control.close();
-      return;
+  async #succeed({ successor_ns, resolve, reject }: Succession): Promise<void> {
+    try {
+      const lost = this.#control;
+      const { record, record_routing } = this.#options;
+      this.#life++;
+      const files = {
+        record: record === undefined ? record : fileOfLife(record, this.#life),
+        record_routing: record_routing === undefined ? record_routing : fileOfLife(record_routing, this.#life),
+      };
+      const control = await VirtualControl.create({ ...this.#options, ...files }, { ...this.#ports, begins_ns: lost.host.now_ns + successor_ns });
+      // The lost one was closed with the pod.
+      if (this.#isClosed) {
+        control.close();
+        return;
+      }
+      lost.close();
+      this.#control = control;
+      this.#attend(control);
+      for (const call of this.#contexts.calls(control.host.clock.now_ms())) control.frontend.contexts.create(call);
+      this.#records.moveTo(recordTableOf(control.plan, control.space));
+      this.#succession = null;
+      this.onSucceeded?.(control);
+      this.#calls.goOnAnew();
+      this.#recoveries.started(control.host.clock.now_ms());
+      resolve();
+      // It has begun with the shape of its options; who has just asked for another one asks again. Where it cannot be had its stats say why.
+      if (Object.keys(this.#shape).length > 0 && this.#scales === 0) this.scale(this.#shape).catch(() => {});
+    } catch (error) {
+      reject(error);
+      throw error;
     }
-    lost.close();
-    this.#control = control;
-    this.#attend(control);
-    for (const call of this.#contexts.calls(control.host.clock.now_ms())) control.frontend.contexts.create(call);
-    this.#records.moveTo(recordTableOf(control.plan, control.space));
-    this.#successor_ns = null;
-    this.onSucceeded?.(control);
-    this.#calls.goOnAnew();
-    this.#recoveries.started(control.host.clock.now_ms());
+  }
+
+  /** Asks the control thread; its successor, where it is lost before it answers: nothing is left then of what it may have done. */
+  async #ask<Value>(ask: (control: VirtualControl) => Promise<Value>): Promise<Value> {
+    for (;;) {
+      if (this.#succession !== null) await this.#succession.promise;
+      this.#checkOpen();
+      const { promise, resolve, reject } = Promise.withResolvers<Value>();
+      this.#questions.add(reject);
+      ask(this.#control).then(resolve, reject);
+      this.wake();
+      try {
+        return await promise;
+      } catch (error) {
+        if (error !== LOST) throw error;
+      } finally {
+        this.#questions.delete(reject);
+      }
+    }
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
@@ -220,10 +268,7 @@ export class VirtualPod implements Pod {
 
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
     this.#checkOpen();
-    const { rebalances, host, plan } = this.control;
-    const asked = rebalances.ask(plan, force, (to, message) => host.send(to, 'control/0', message));
-    this.wake();
-    return asked;
+    return this.#ask(({ rebalances, host, plan }) => rebalances.ask(plan, force, (to, message) => host.send(to, 'control/0', message)));
   }
 
   async resetPrefixCache(): Promise<void> {
@@ -234,11 +279,20 @@ export class VirtualPod implements Pod {
 
   async scale(options: ScaleOptions): Promise<ScaleReport> {
     this.#checkOpen();
-    const answer = this.control.scale.ask(parseOptions(scaleSchema, options, 'scale'));
-    // Who asked goes on at the time of the answer.
-    const told = answer.finally(() => (this.#hasTold = true));
-    this.wake();
-    return told;
+    const { deadline_ms, ...asked } = parseOptions(scaleSchema, options, 'scale');
+    const life = this.#life;
+    this.#scales++;
+    try {
+      const report = await this.#ask(async (control) => {
+        const shape = life === this.#life ? asked : { ...this.#shape, ...asked };
+        // Who asked goes on at the time of the answer.
+        return control.scale.ask({ ...shape, ...(deadline_ms !== undefined && { deadline_ms }) }).finally(() => (this.#hasTold = true));
+      });
+      this.#shape = { ...this.#shape, ...asked };
+      return report;
+    } finally {
+      this.#scales--;
+    }
   }
 
   async stats(): Promise<PodStats> {
@@ -256,6 +310,7 @@ export class VirtualPod implements Pod {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#succession?.resolve();
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
     this.control.close();
   }
@@ -270,28 +325,39 @@ export class VirtualPod implements Pod {
 
   /** What is left to happen does, and the clock moves: for who has laid something on the host for later, and asks the pod for nothing now. */
   wake(): void {
-    if (this.#isRunning) return;
-    this.#isRunning = true;
-    this.#run().catch((error: unknown) => {
-      this.#isRunning = false;
+    this.#run().catch(() => {});
+  }
+
+  /** The same, to its end, with whoever is to begin in the place of what is lost. @throws what ends the pod */
+  async rest(): Promise<void> {
+    await this.#run();
+  }
+
+  #run(): Promise<void> {
+    if (this.#running !== null) return this.#running;
+    const running = this.#runOn().catch((error: unknown) => {
+      if (this.#running === running) this.#running = null;
       this.#calls.close(error instanceof MinipodError ? error : new MinipodError('internal', `the pod failed: ${error}`, { cause: error }));
+      throw error;
     });
+    this.#running = running;
+    return running;
   }
 
   /** Until nothing is left to happen. */
-  async #run(): Promise<void> {
+  async #runOn(): Promise<void> {
     for (let isOver = false; !isOver && !this.#isClosed; ) {
       // Whoever was told acts on it first; and all calls of one turn of the event loop come at one virtual time.
       await breathe();
       this.#hasTold = false;
-      if (this.#successor_ns !== null) await this.#succeed(this.#successor_ns);
-      for (let left = EVENTS_PER_TURN; left > 0 && !this.#hasTold && !isOver && !this.#isClosed && this.#successor_ns === null; left--)
+      if (this.#succession !== null) await this.#succeed(this.#succession);
+      for (let left = EVENTS_PER_TURN; left > 0 && !this.#hasTold && !isOver && !this.#isClosed && this.#succession === null; left--)
         isOver = !this.control.step();
       // What has not come by now never comes.
-      if (isOver && !this.#isClosed && (this.#successor_ns !== null || this.#calls.resumeLost())) isOver = false;
+      if (isOver && !this.#isClosed && (this.#succession !== null || this.#calls.resumeLost())) isOver = false;
     }
     // A call that comes now begins a run of its own.
-    this.#isRunning = false;
+    this.#running = null;
     if (this.#calls.open > 0 && !this.#isClosed)
       throw new MinipodError('internal', `nothing is left to happen, and these wait: ${this.control.waiting().join(', ')}`);
   }

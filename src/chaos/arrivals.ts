@@ -1,13 +1,16 @@
-/** Calls that come one after another, each so long after the first of them in virtual time. @module */
+/** Calls that come one after another, each so long after the first of them in virtual time, whether or not there is a pod just then. @module */
 import { NS_PER_MS, type VirtualHost } from '../runtime/virtual-host.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
 
+type Host = Pick<VirtualHost, 'later' | 'now_ns'>;
+
 export class Arrivals {
   readonly #pod: Pick<VirtualPod, 'wake'>;
-  readonly #host: Pick<VirtualHost, 'later'>;
-  readonly #waiting = new Set<() => void>();
+  #host: Host;
+  /** Those who have not come, and when they do. */
+  readonly #waiting = new Map<() => void, number>();
 
-  constructor(pod: Pick<VirtualPod, 'wake'>, host: Pick<VirtualHost, 'later'>) {
+  constructor(pod: Pick<VirtualPod, 'wake'>, host: Host) {
     this.#pod = pod;
     this.#host = host;
   }
@@ -21,9 +24,16 @@ export class Arrivals {
     return Promise.all(asked);
   }
 
-  /** The clock stands still from now on: who has not come yet comes now, to hear why. */
-  hurry(): void {
-    for (const come of [...this.#waiting]) come();
+  /** For so long the clock stands still, or there is nobody who could be asked: who would come meanwhile comes now. */
+  hurry(for_ns = Number.POSITIVE_INFINITY): void {
+    const until_ns = this.#host.now_ns + for_ns;
+    for (const [come, due_ns] of [...this.#waiting]) if (due_ns <= until_ns) come();
+  }
+
+  /** Nothing happens any more on the host that there was. */
+  moveTo(host: Host): void {
+    this.#host = host;
+    for (const [come, due_ns] of this.#waiting) host.later(Math.max(0, due_ns - host.now_ns), come);
   }
 
   #at<Report>(ms: number, ask: () => Promise<Report>): Promise<Report> {
@@ -32,7 +42,7 @@ export class Arrivals {
     const come = (): void => {
       if (this.#waiting.delete(come)) resolve(ask());
     };
-    this.#waiting.add(come);
+    this.#waiting.set(come, this.#host.now_ns + ms * NS_PER_MS);
     this.#host.later(ms * NS_PER_MS, come);
     return promise;
   }

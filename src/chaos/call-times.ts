@@ -11,18 +11,18 @@ export type Span = { readonly since_ms: number; readonly until_ms: number };
 type Opened = { readonly span: { readonly since_ms: number; until_ms: number }; request: number };
 
 export class CallTimes {
-  readonly #control: Pick<VirtualControl, 'frontend' | 'host'>;
+  readonly #pod: { readonly control: Pick<VirtualControl, 'frontend' | 'host'> };
   readonly #open = new Map<number, Opened>();
   readonly #opened = new Map<string, Opened>();
   readonly #unwatched = new Set<string>();
 
-  constructor(control: Pick<VirtualControl, 'frontend' | 'host'>) {
-    this.#control = control;
+  constructor(pod: { readonly control: Pick<VirtualControl, 'frontend' | 'host'> }) {
+    this.#pod = pod;
   }
 
   /** To be called whenever something may have happened. */
   look(): void {
-    const { frontend, host } = this.#control;
+    const { frontend, host } = this.#pod.control;
     for (const [call, opened] of this.#open) {
       const now = frontend.open.get(call);
       if (now === undefined) {
@@ -50,7 +50,7 @@ export class CallTimes {
   /** One that goes on from what its caller has of it has been open all along. */
   #openedNow(call: number, request: number): Opened {
     const id = callId(call);
-    const opened = this.#opened.get(id) ?? { span: { since_ms: this.#control.host.clock.now_ms(), until_ms: 0 }, request };
+    const opened = this.#opened.get(id) ?? { span: { since_ms: this.#pod.control.host.clock.now_ms(), until_ms: 0 }, request };
     opened.span.until_ms = Number.POSITIVE_INFINITY;
     opened.request = request;
     this.#opened.set(id, opened);
@@ -59,7 +59,7 @@ export class CallTimes {
 
   /** It is born with one, or was given one before anybody else heard of it. */
   #lookAtDeadline(call: number, request: number): void {
-    const { host } = this.#control;
+    const { host } = this.#pod.control;
     const self = address('request', request);
     if (GOES_ON.has(host.cast.stateOf(self) ?? '') && !host.hasTimer(self, 'deadline')) this.#unwatched.add(callId(call));
   }

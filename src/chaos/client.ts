@@ -5,7 +5,6 @@
 import type { LiveGeneration } from '../generation.ts';
 import type { GenerateOptions } from '../options.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import { attemptOf } from '../protocol/request-ids.ts';
 import type { Chunk } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import type { ChaosCall } from './fault-plan.ts';
@@ -36,7 +35,7 @@ export type CallReport = {
   readonly told?: readonly Told[];
 };
 
-/** What a call has been told of one of its choices. By token, `isMarked`: as computed without all experts; `attempts`: of the request's owner that drew it. */
+/** What a call has been told of one of its choices. By token, `isMarked`: as computed without all experts; `attempts`: of the request's owner that drew it (masked-reference.ts). */
 export type Told = { readonly tokens: number[]; readonly isMarked: boolean[]; readonly attempts: number[]; finish: string | null };
 
 export async function playClient(
@@ -44,7 +43,7 @@ export async function playClient(
   call: ChaosCall,
   expected: readonly Answer[],
   { leaves, turns, onAsked }: ClientTerms,
-  isDegraded = false,
+  attemptOf: ((request: number) => number) | null = null,
 ): Promise<CallReport> {
   const abort = new AbortController();
   const wrong: string[] = [];
@@ -55,7 +54,7 @@ export async function playClient(
   let chunks = 0;
   const deadline = call.deadline_ms === undefined ? {} : { deadline_ms: call.deadline_ms };
   const generation = pod.generate(promptOf(call), { ...optionsOf(call), ...deadline, signal: abort.signal });
-  if (isDegraded) noteAttempts(generation as LiveGeneration, told);
+  if (attemptOf !== null) noteAttempts(generation as LiveGeneration, told, attemptOf);
   onAsked?.(generation.id, abort);
   if (leaves === 0) abort.abort();
   const report = (code: string, message = ''): CallReport => ({
@@ -65,7 +64,7 @@ export async function playClient(
     tokens: got.reduce((sum, tokens) => sum + tokens, 0),
     chunks,
     wrong,
-    ...(isDegraded && { told }),
+    ...(attemptOf !== null && { told }),
   });
   try {
     for await (const { choice, text, token_ids, finish_reason, degraded = false } of generation) {
@@ -102,7 +101,7 @@ export async function playClient(
 }
 
 /** Chunks do not say whose they are. */
-function noteAttempts(generation: LiveGeneration, told: readonly Told[]): void {
+function noteAttempts(generation: LiveGeneration, told: readonly Told[], attemptOf: (request: number) => number): void {
   const push = generation.push.bind(generation);
   generation.push = (record) => {
     told[record.choice]?.attempts.push(attemptOf(record.request));

@@ -1,6 +1,6 @@
 /** Which faults were tried at which phase, in pods of which recovery, and how many of them changed anything. @module */
 import { type Cell, recoveryFor } from './fault-kinds.ts';
-import type { FaultReport } from './injector.ts';
+import type { FaultReport } from './fault-report.ts';
 import type { Recovery } from './recoveries.ts';
 
 export type CoverageRow = {

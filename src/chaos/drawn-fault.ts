@@ -87,7 +87,7 @@ export function partsOf(pod: PodOptions): Parts {
         case 'dp-group-crashes':
           return workerOf[groups[fault.id]?.npus[0] as number] as number;
         case 'cluster-manager-crashes':
-          return workers - 1;
+          return fault.id === 0 ? -1 : workers - 1;
         default:
           return 'worker' in fault ? fault.worker : -1;
       }
@@ -144,6 +144,8 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
       return { kind, worker, at };
     case 'zombie-writes':
       return { kind, worker, at };
+    case 'control-lost':
+      return { kind, successor_ms: [0.5, 2, 20, 1_000][draw(4)] as number, at };
     case 'expert-lost':
       return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2) % parts.copies, at };
     case 'worker-hangs':
@@ -173,10 +175,10 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'task-executor-crashes':
       return { kind, id: draw(parts.executors), at };
     case 'job-executor-crashes':
-      return { kind, id: parts.job_executors > 1 ? 1 + draw(parts.job_executors - 1) : 0, at };
+      // The first one is on the control thread, which is another kind's, too.
+      return { kind, id: parts.job_executors > 1 && draw(4) > 0 ? 1 + draw(parts.job_executors - 1) : 0, at };
     case 'cluster-manager-crashes':
-      // The other one is on the control thread.
-      return { kind, id: 1, at };
+      return { kind, id: Math.min(1, draw(4)), at };
     case 'link-slow':
       return { kind, ...ends(), factor: 10 + draw(1_000), at, for_ms };
     case 'link-cut':

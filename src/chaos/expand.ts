@@ -8,7 +8,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import { drawFault, drawMs, drawPhase, type Parts, partsOf } from './drawn-fault.ts';
-import { type Cell, cellsOf, ENDS_POD, isOfSameClient, KIND_TERMS, LOSING } from './fault-kinds.ts';
+import { type Cell, cellsOf, isOfSameClient, KIND_TERMS, LOSING, OF_CONTROL } from './fault-kinds.ts';
 import { type ChaosCall, type ChaosPlan, FAULT_KINDS, type FaultInput, type FaultKind, parsePlan } from './fault-plan.ts';
 import { drawRecovery, ENDING, RECOVERIES, type Recovery, withRecovery } from './recoveries.ts';
 import { drawPod, TOPOLOGIES, topologiesWith } from './topologies.ts';
@@ -136,7 +136,7 @@ function askedAgain([first]: readonly ChaosCall[]): ChaosCall[] {
 }
 
 function suits({ kind, phase }: Cell, { expert_balancing, workers = 1, job_executors = 1 }: PodOptions): boolean {
-  // The first one is on the control thread.
+  // Else it is the control thread's loss.
   if (kind === 'job-executor-crashes' && job_executors === 1) return false;
   if (phase === 'rebalance') return expert_balancing !== undefined;
   // Somebody is lost, and somebody else may be.
@@ -156,15 +156,13 @@ const withRealKernels = ({ hash_foreseeable: _, ...pod }: PodOptions): PodOption
 function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls: number, random: SeededRandom): FaultInput[] {
   const drawn = (kind: FaultKind, phase?: Cell['phase']): FaultInput => drawFault(kind, parts, calls, random, phase ?? drawPhase(kind, parts, random));
   const faults = [drawn(cell.kind, cell.phase)];
-  if (ENDS_POD.includes(cell.kind)) return faults;
   // What nobody wants back changes nothing.
   if (cell.kind === 'dram-bit-flip') faults.push(drawn(cell.kind, cell.phase));
-  const others = kinds.filter((kind) => !ENDS_POD.includes(kind) && (kind !== 'job-executor-crashes' || parts.job_executors > 1));
   // What is told apart by all recoveries has the most cells; weights that went bad are used the most seldom.
   const hasAllRecoveries = (kind: FaultKind): boolean => ENDING.includes(kind) && KIND_TERMS[kind].tried_with === undefined;
-  const weighed = others.flatMap((kind) => new Array<FaultKind>(kind === 'weights-bit-flip' ? 3 : hasAllRecoveries(kind) ? 2 : 1).fill(kind));
+  const weighed = kinds.flatMap((kind) => new Array<FaultKind>(kind === 'weights-bit-flip' ? 3 : hasAllRecoveries(kind) ? 2 : 1).fill(kind));
   // Nobody is taken over from where nobody is lost. Where controllers alone are, what computes for them goes on for a while.
-  const losing = others.filter((kind) => LOSING.includes(kind));
+  const losing = kinds.filter((kind) => LOSING.includes(kind) && !OF_CONTROL.includes(kind));
   if (cell.phase === 'takeover' && losing.length > 0) {
     const ofControllers = random.below(2) === 0 || isOfControllers(cell);
     const kind = losing.includes('controllers-lost') && ofControllers ? 'controllers-lost' : (losing[random.below(losing.length)] as FaultKind);
@@ -176,18 +174,25 @@ function drawFaults(cell: Cell, kinds: readonly FaultKind[], parts: Parts, calls
   }
   const count = Math.min(FAULTS_MAX, 1 + random.below(3) + (random.below(4) === 0 ? 2 : 0));
   const lossesNow = (): number => faults.filter(({ kind }) => LOSING.includes(kind)).length;
-  while (faults.length < count && others.length > 0) {
+  while (faults.length < count && kinds.length > 0) {
     const kind = weighed[random.below(weighed.length)] as FaultKind;
-    const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? others.find((known) => !LOSING.includes(known)) : kind;
+    const other = LOSING.includes(kind) && lossesNow() >= LOSSES_MAX ? kinds.find((known) => !LOSING.includes(known)) : kind;
     // A clock twenty times as slow twice over waits for hours.
     if (other === 'clock-skew' && faults.some((fault) => fault.kind === other)) break;
     if (other === undefined) break;
+    if (isApartFrom(faults, other)) break;
     const fault = drawn(other);
     if (faults.some((before) => isOfSameClient(before, fault))) break;
     faults.push(fault);
   }
   return faults;
 }
+
+/** A trace is of one pod: none is judged where another one may begin in its place. */
+const isApartFrom = (faults: readonly FaultInput[], other: FaultKind): boolean =>
+  other === 'trace-disk-full'
+    ? faults.some(({ kind }) => OF_CONTROL.includes(kind))
+    : OF_CONTROL.includes(other) && faults.some(({ kind }) => kind === 'trace-disk-full');
 
 /** It strikes whom it names, and not whom its phase comes to. */
 const asNamed = (fault: FaultInput): FaultInput =>

@@ -35,6 +35,7 @@ const READERS = 'it is by how much has been read: clients see no phases';
 export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'worker-lost': survived('successors; requests move, and their KV is computed anew'),
   'controllers-lost': survived('other job executors take requests over, another manager leads'),
+  'control-lost': survived('another one begins with all other threads: calls go on from their records, and what nobody had opened is asked again'),
   'zombie-writes': survived('what it writes is of an epoch that is over: nobody believes it'),
   'expert-lost': survived('asked of its copies, or of the successor that has its weights again'),
   'worker-hangs': survived(WAITED_FOR),
@@ -49,11 +50,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'cluster-manager-hangs': survived(LEASED),
   'npu-crashes': CRASHED,
   'dp-group-crashes': CRASHED,
-  'task-executor-crashes': survived(
-    'not survived: it lives on the control thread, so the pod ends, and each open call hears so at once',
-    [],
-    'whenever it is, the pod ends',
-  ),
+  'task-executor-crashes': survived('it lives on the control thread, and its loss is survived'),
   'job-executor-crashes': CRASHED,
   'cluster-manager-crashes': CRASHED,
   'link-slow': survived('nothing overtakes, nothing is lost'),
@@ -85,11 +82,11 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
 /** Of these a request bears as many as of lost workers. */
 export const LOSING: readonly FaultKind[] = [
   ...(['worker-lost', 'zombie-writes', 'expert-lost', 'controllers-lost', 'weights-bit-flip'] as const),
-  ...(['npu-crashes', 'dp-group-crashes', 'job-executor-crashes', 'cluster-manager-crashes'] as const),
+  ...(['npu-crashes', 'dp-group-crashes', 'job-executor-crashes', 'cluster-manager-crashes', 'control-lost', 'task-executor-crashes'] as const),
 ];
 
-/** Nothing else can be tried in a pod that has met one. */
-export const ENDS_POD: readonly FaultKind[] = ['task-executor-crashes'];
+/** The control thread may be lost by them. */
+export const OF_CONTROL: readonly FaultKind[] = ['control-lost', 'task-executor-crashes', 'job-executor-crashes', 'cluster-manager-crashes'];
 
 /** A kind of fault at a phase; `time`: at any. `any`: it ends no worker, whatever the pod does then. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client'; readonly recovery: Recovery | 'any' };

@@ -12,6 +12,8 @@
  */
 import * as z from 'zod';
 import { parseOptions } from '../options.ts';
+import { NS_PER_MS } from '../runtime/virtual-host.ts';
+import { SUCCESSOR_NS } from '../virtual-pod.ts';
 
 /** Named limits of one plan. */
 export const LIMITS = {
@@ -72,6 +74,16 @@ const crossing = { ...messages, within_threads: z.boolean().default(false) };
 const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('worker-lost'), worker, at }),
   z.strictObject({ kind: z.literal('controllers-lost'), worker, at }),
+  /** `successor_ms`: until another one runs in its place, and all others with it. */
+  z.strictObject({
+    kind: z.literal('control-lost'),
+    successor_ms: z
+      .number()
+      .min(0)
+      .max(LIMITS.for_ms_max)
+      .default(SUCCESSOR_NS / NS_PER_MS),
+    at,
+  }),
   /** A worker is declared dead, and goes on writing until its successor begins. */
   z.strictObject({ kind: z.literal('zombie-writes'), worker, at }),
   /** The worker that holds the expert, of those that hold a copy of it the one named. */

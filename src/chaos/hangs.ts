@@ -35,16 +35,16 @@ export function isLedWithout(hung: Address, { host: { cast }, directory, workers
 }
 
 export class Hangs {
-  readonly #control: VirtualControl;
+  readonly #pod: { readonly control: VirtualControl };
   readonly ended: Hang[] = [];
 
-  constructor(control: VirtualControl) {
-    this.#control = control;
+  constructor(pod: { readonly control: VirtualControl }) {
+    this.#pod = pod;
   }
 
   /** Until the function is called that it returns: its mail is heard then, and `after_ns` later NPUs go on. What was held up by it is told to `note`. */
   begin({ fault, worker, npus, isDeaf, isHeld, isReplaced = () => false }: HangTerms, note: (effect: number) => void): (after_ns: number) => void {
-    const { host, npus: machine, workers } = this.#control;
+    const { host, npus: machine, workers } = this.#pod.control;
     let since_ms: number | null = null;
     let asked_ms: number | null = null;
     const release = host.hold((mail) => {

@@ -37,7 +37,7 @@ export {
   PHASES,
   type Phase,
 } from './fault-plan.ts';
-export type { FaultReport } from './injector.ts';
+export type { FaultReport } from './fault-report.ts';
 export type { Verdict, Violation } from './invariants.ts';
 export type { LiveOptions, LiveReport } from './live.ts';
 export type { StallParts } from './live-findings.ts';

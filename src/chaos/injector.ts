@@ -11,15 +11,18 @@ import { ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import { NS_PER_MS } from '../runtime/virtual-host.ts';
+import { SUCCESSOR_NS, type VirtualPod } from '../virtual-pod.ts';
+import type { Agenda } from './agenda.ts';
 import type { CallReport } from './client.ts';
 import { type Clients, callsComputedBy } from './clients.ts';
 import { flipDramBit } from './dram-bits.ts';
 import { phaseOf } from './fault-kinds.ts';
 import type { Fault, FaultKind, FaultOf, Moment } from './fault-plan.ts';
+import { type FaultReport, reportOf, stepFailure } from './fault-report.ts';
 import type { FullDisk } from './full-disk.ts';
 import { Hangs, isLedWithout } from './hangs.ts';
 import { flipKvBit } from './kv-bits.ts';
-import { Losses } from './losses.ts';
+import { Lives } from './lives.ts';
 import { begins, strikesBefore } from './phases.ts';
 import { flipNextRows } from './row-bits.ts';
 import { actorNamedBy, struckBy } from './struck-part.ts';
@@ -36,23 +39,9 @@ const REWRITTEN_MAX = 20;
 /** They have no time of their own: they are over when they have been met, or all is healed. */
 const LASTING: readonly FaultKind[] = ['step-fails', 'row-bit-flip', 'dram-bit-flip', 'weights-bit-flip'];
 
-/** `effect`: how much it changed, in events, steps, messages, or what was under way; 0: nothing, so nothing was survived. */
-export type FaultReport = {
-  readonly kind: FaultKind;
-  readonly phase: ReturnType<typeof phaseOf>;
-  readonly struck: boolean;
-  readonly effect: number;
-  /** Of a step that failed: what whoever held a request says of it, and the calls, by id, that its DP group held then, which may fail with it. */
-  readonly failing?: { readonly message: string; readonly calls: readonly string[] };
-  /** Of a client that left: whose call it was, in the plan. */
-  readonly call?: number;
-  /** The pod ended by it: what it says of that. */
-  readonly ended?: string;
-};
+type Pod = Pick<VirtualPod, 'control'> & { readonly loseControl: (successor_ns: number) => void };
 
 const atOf = (fault: Fault): Moment | undefined => ('at' in fault ? fault.at : undefined);
-
-export const stepFailure = (npu: number): string => `a fault plan let a step of NPU ${npu} fail`;
 
 type Injected = {
   /** As it strikes, once it has. */
@@ -62,37 +51,39 @@ type Injected = {
   effect: number;
   seen: number;
   failing: Set<string>;
-  ended: string | null;
   /** The worker that it ends with. */
   hangsOn: number;
   end: () => void;
 };
 
 export class Injector implements Disturbance {
-  readonly #control: VirtualControl;
+  readonly #pod: Pod;
+  readonly #agenda: Agenda;
   readonly #random: SeededRandom;
   readonly #faults: readonly Injected[];
   /** How many calls, rebalances and changes of shape. */
   readonly #underWay: () => number;
   readonly #clients: Clients;
-  readonly #ways: Ways;
   readonly #disk: FullDisk | null;
-  readonly losses: Losses;
+  readonly lives = new Lives();
   readonly hangs: Hangs;
+  #ways: Ways;
   /** The longest step that somebody was slow at. */
   slowest_ms = 0;
   #events = 0;
   #isHealed = false;
+  /** The control thread is lost, and has no successor yet. */
+  #isLost = false;
 
-  constructor(control: VirtualControl, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients, disk: FullDisk | null) {
-    this.#control = control;
+  constructor(pod: Pod, agenda: Agenda, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients, disk: FullDisk | null) {
+    this.#pod = pod;
+    this.#agenda = agenda;
     this.#random = random;
     this.#underWay = underWay;
     this.#clients = clients;
     this.#disk = disk;
-    this.#ways = new Ways(control, random);
-    this.losses = new Losses(control);
-    this.hangs = new Hangs(control);
+    this.#ways = new Ways(pod.control, random);
+    this.hangs = new Hangs(pod);
     this.#faults = faults.map((fault) => ({
       fault,
       state: 'waiting',
@@ -100,24 +91,35 @@ export class Injector implements Disturbance {
       effect: 0,
       seen: 0,
       failing: new Set(),
-      ended: null,
       hangsOn: ON_CONTROL,
       end: () => {},
     }));
   }
 
+  get #control(): VirtualControl {
+    return this.#pod.control;
+  }
+
   /** From now on the plan counts its time. */
   begin(): void {
-    const { host, workers } = this.#control;
-    workers.onLost = (worker) => {
-      this.losses.note();
-      this.#endHangs(worker);
-    };
-    if (this.#faults.some(({ fault }) => phaseOf(fault) !== 'client')) host.disturbance = this;
+    this.attend();
     for (const injected of this.#faults) {
       const at = atOf(injected.fault);
-      if (at !== undefined && 'ms' in at) host.later(at.ms * NS_PER_MS, () => this.#strike(injected));
+      if (at !== undefined && 'ms' in at) this.#agenda.later(at.ms * NS_PER_MS, () => this.#strike(injected));
     }
+  }
+
+  /** The pod, or the one that has just begun in its place. */
+  attend(): void {
+    const { host, workers } = this.#control;
+    this.lives.begin(this.#control);
+    this.#ways = new Ways(this.#control, this.#random);
+    workers.onLost = (worker) => {
+      this.lives.losses.note();
+      this.#endHangs(worker);
+    };
+    if (!this.#isHealed && this.#faults.some(({ fault }) => phaseOf(fault) !== 'client')) host.disturbance = this;
+    this.#isLost = false;
   }
 
   /** Nothing is broken from now on, and nothing will be. */
@@ -128,12 +130,7 @@ export class Injector implements Disturbance {
   }
 
   report(): FaultReport[] {
-    return this.#faults.map(({ fault, hasStruck, effect, failing, ended }) => ({
-      ...{ kind: fault.kind, phase: phaseOf(fault), struck: hasStruck, effect },
-      ...(fault.kind === 'step-fails' && { failing: { message: stepFailure(fault.npu), calls: [...failing] } }),
-      ...(fault.kind === 'client-gone' && { call: fault.call }),
-      ...(ended !== null && { ended }),
-    }));
+    return this.#faults.map(reportOf);
   }
 
   /** What clients made of their faults: of those that were to leave or to dawdle by how much they have read, and of those that had to leave. */
@@ -159,8 +156,8 @@ export class Injector implements Disturbance {
   meet(mail: Mail): void {
     this.#events++;
     // When it has been heard.
-    if (mail.message.type === 'SERVE') this.#control.host.later(0, () => this.losses.note());
-    if (mail.message.type === 'NPU_BACK') this.losses.returned(mail.message.npu);
+    if (mail.message.type === 'SERVE') this.#control.host.later(0, () => this.lives.losses.note());
+    if (mail.message.type === 'NPU_BACK') this.lives.losses.returned(mail.message.npu);
     if (mail.message.type === 'STEP_FAILED') this.#noteFailing(mail.to, mail.message.npu);
     for (const injected of this.#faults) {
       const { fault, state } = injected;
@@ -176,21 +173,20 @@ export class Injector implements Disturbance {
     }
   }
 
-  /** What an actor throws ends its thread: a worker's, or the control plane's and the pod with it. */
+  /** What an actor throws ends its thread. */
   #crash(injected: Injected, actor: Address): void {
     const { directory, workers } = this.#control;
     const worker = directory.workerOf(actor);
-    const what = `a fault plan let ${actor} crash`;
-    if (worker !== ON_CONTROL && !workers.lose(worker, what)) return;
-    injected.effect += this.#underWay();
-    if (worker !== ON_CONTROL) return;
-    injected.ended = what;
-    throw new MinipodError('internal', what);
+    if (worker === ON_CONTROL) this.#loseControl(injected, SUCCESSOR_NS);
+    else if (workers.lose(worker, `a fault plan let ${actor} crash`)) injected.effect += this.#underWay();
   }
 
-  /** By a fault: nothing of it happens any more. */
-  get hasEndedPod(): boolean {
-    return this.#faults.some(({ ended }) => ended !== null);
+  /** All threads end with it, and what is broken there is so no more. */
+  #loseControl(injected: Injected, successor_ns: number): void {
+    injected.effect += this.#underWay();
+    for (const other of this.#faults) if (other !== injected && other.state === 'at work') this.#end(other);
+    this.#isLost = true;
+    this.#pod.loseControl(successor_ns);
   }
 
   /** The fault, of whom the phase has come to. */
@@ -226,7 +222,8 @@ export class Injector implements Disturbance {
       injected.effect++;
       runs_ms *= fault.factor;
     }
-    if (delay_ms > 0 && this.#ways.threadOf(owner) === this.#ways.thread('control')) this.losses.hurry = Math.min(this.losses.hurry, runs_ms / delay_ms);
+    if (delay_ms > 0 && this.#ways.threadOf(owner) === this.#ways.thread('control'))
+      this.lives.losses.hurry = Math.min(this.lives.losses.hurry, runs_ms / delay_ms);
     return runs_ms;
   }
 
@@ -243,7 +240,7 @@ export class Injector implements Disturbance {
   }
 
   #strike(injected: Injected): void {
-    if (injected.state !== 'waiting') return;
+    if (injected.state !== 'waiting' || this.#isLost) return;
     const { fault } = injected;
     injected.state = 'at work';
     injected.hasStruck = true;
@@ -281,6 +278,9 @@ export class Injector implements Disturbance {
         if (holder !== undefined && workers.lose(directory.workerOfNpu(holder), 'a fault plan killed it')) injected.effect += this.#underWay();
         break;
       }
+      case 'control-lost':
+        this.#loseControl(injected, fault.successor_ms * NS_PER_MS);
+        break;
       case 'controllers-lost':
         if (workers.loseControllers(fault.worker)) injected.effect += this.#underWay();
         break;

@@ -7,7 +7,7 @@ import type { PodStats } from '../results.ts';
 import type { CallReport } from './client.ts';
 import { LOSING } from './fault-kinds.ts';
 import type { ChaosPlan, FaultKind } from './fault-plan.ts';
-import type { FaultReport } from './injector.ts';
+import type { FaultReport } from './fault-report.ts';
 import { leftovers } from './nothing-left.ts';
 
 /** From bad to worse: what is told of a run that broke several. */
@@ -52,7 +52,6 @@ function explained(
   if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
   if (effective('row-bit-flip') > DAMAGED_MAX && DAMAGED.test(message)) codes.add('worker_failed');
   if (lacked) for (const code of FOR_WANT) codes.add(code);
-  if (reports.some(({ ended }) => ended !== undefined && message.includes(ended))) codes.add('internal');
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');
   return codes;
 }

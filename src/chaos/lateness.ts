@@ -11,8 +11,8 @@ import { NS_PER_MS } from '../runtime/virtual-host.ts';
 import type { Span } from './call-times.ts';
 import { LOSING } from './fault-kinds.ts';
 import type { ChaosPlan, Fault, FaultKind } from './fault-plan.ts';
+import type { FaultReport } from './fault-report.ts';
 import type { Hang } from './hangs.ts';
-import type { FaultReport } from './injector.ts';
 import type { Violation } from './invariants.ts';
 
 /** Whoever asks them tells the host, which can give their workers up: of a leader that hangs the lease runs out instead. */

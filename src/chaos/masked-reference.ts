@@ -20,7 +20,7 @@ import type { StepProgram } from '../flowserve/step-program.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { Sequence } from '../protocol/messages.ts';
-import { attemptOf, callOf } from '../protocol/request-ids.ts';
+import { ATTEMPTS_MAX, attemptOf, callOf } from '../protocol/request-ids.ts';
 import type { StepEntry, StepPlan } from '../protocol/steps.ts';
 import type { Executor } from '../protocol/topology.ts';
 import type { Told } from './client.ts';
@@ -45,9 +45,17 @@ export class MaskedSteps {
   readonly #slots = new Map<string, string>();
   /** Whose steps are noted: a worker's next life has others. */
   readonly #watched = new WeakSet<Steps>();
+  /** Of pods, one in the other's place. */
+  #lives = 0;
 
-  /** From now on; `masks` are those that NPUs were told of. */
-  constructor({ npus, plan }: Pod) {
+  constructor(pod: Pod) {
+    this.watch(pod);
+  }
+
+  /** From now on, of it alone: of the one before it nothing is left. */
+  watch({ npus, plan }: Pod): void {
+    this.#lives++;
+    this.#slots.clear();
     const { executors, npus: places } = plan.hosting.deployment;
     const launch = npus.launch.bind(npus);
     npus.launch = (launched) => {
@@ -78,7 +86,7 @@ export class MaskedSteps {
       const { slot, start, tokens, samples, attach, drafts, kept = 0 } = entry;
       const at = `${npu} ${slot}`;
       if (attach !== null) {
-        const owner = `${callId(callOf(attach.request))} ${attach.choice} ${attemptOf(attach.request)}`;
+        const owner = `${callId(callOf(attach.request))} ${attach.choice} ${this.attemptOf(attach.request)}`;
         if (this.#slots.get(at) !== owner && !isHandedOver(entry, attach)) this.#known.delete(owner);
         this.#slots.set(at, owner);
       }
@@ -98,6 +106,11 @@ export class MaskedSteps {
           Array.from({ length: end }, (_, position) => (position === end - 1 ? mask : (known[position] ?? NONE))),
         );
     }
+  }
+
+  /** Of the request's owner now, counted on from one pod to the one in its place. */
+  attemptOf(request: number): number {
+    return (this.#lives - 1) * ATTEMPTS_MAX + attemptOf(request);
   }
 
   /** Of the token that the request's owner at that attempt has drawn for the position. */

@@ -11,7 +11,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
 import { BIRTH, MESSAGE_TYPES } from '../trace/vocabulary.ts';
 import type { CallReport } from './client.ts';
-import { isOfSameClient } from './fault-kinds.ts';
+import { isOfSameClient, OF_CONTROL } from './fault-kinds.ts';
 import type { ChaosPlan, Fault } from './fault-plan.ts';
 import { actorNamedBy } from './struck-part.ts';
 import { optionsOf, promptOf, type Undisturbed } from './undisturbed.ts';
@@ -33,6 +33,7 @@ export function checkPlan({ pod, calls, shapes = [], rebalances = [], faults }: 
     throw refuse('rebalances', 'experts of this pod stay where they are: give it expert_balancing');
   checkClients(faults);
   checkClocks(faults);
+  checkTraces(faults);
   for (const fault of faults) checkFault(fault, calls.length, hosting, config.moe.experts);
   // Which tokens of a request count is not told where it goes on from what was computed without some experts.
   const penalised = calls.findIndex(({ frequency_penalty = 0 }) => frequency_penalty !== 0);
@@ -52,6 +53,19 @@ function checkClocks(faults: readonly Fault[]): void {
   const threads = faults.flatMap((fault) => (fault.kind === 'clock-skew' ? [fault.thread] : []));
   const twice = threads.find((thread, index) => threads.indexOf(thread) !== index);
   if (twice !== undefined) throw refuse('faults', `clock-skew names thread ${twice} twice: say once how wrong its clock is`);
+}
+
+/** @throws `invalid_request` where a trace is judged, which is of one pod, and another one may begin in its place */
+function checkTraces(faults: readonly Fault[]): void {
+  const of = faults.find(mayLoseControl);
+  if (of !== undefined && faults.some(({ kind }) => kind === 'trace-disk-full'))
+    throw refuse('faults', `trace-disk-full is of one pod's trace, and with ${of.kind} another pod may begin in its place: leave one of them out`);
+}
+
+/** The first job executor and the first cluster manager live on the control thread, with all task executors. */
+function mayLoseControl(fault: Fault): boolean {
+  if (!('id' in fault) || !OF_CONTROL.includes(fault.kind)) return fault.kind === 'control-lost';
+  return fault.kind === 'task-executor-crashes' || fault.id === 0 || ('phase' in fault.at && fault.at.there);
 }
 
 /** @throws `invalid_request` for a fault of what the pod, or the plan, does not have */

@@ -6,7 +6,6 @@
  *
  * @module
  */
-import type { ScaleOptions } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
 import { expertMapsOf } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
@@ -16,14 +15,16 @@ import type { PodStats } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
 import type { VirtualPod } from '../virtual-pod.ts';
+import { Agenda } from './agenda.ts';
 import { Arrivals } from './arrivals.ts';
 import { CallTimes } from './call-times.ts';
 import { type CallReport, type ClientTerms, playClient } from './client.ts';
 import { Clients } from './clients.ts';
 import { deadLoops } from './dead-loops.ts';
 import { type ChaosCall, type ChaosPlan, LIMITS } from './fault-plan.ts';
+import type { FaultReport } from './fault-report.ts';
 import { FullDisk } from './full-disk.ts';
-import { type FaultReport, Injector } from './injector.ts';
+import { Injector } from './injector.ts';
 import { FOR_WANT, type Verdict, type Violation, verdictOfFailure, violationsAtRest, violationsOfCall, worst } from './invariants.ts';
 import { lateEnds, unfollowedLeaders, unfoundHangs } from './lateness.ts';
 import { MaskedSteps, wrongOfMasked } from './masked-reference.ts';
@@ -76,44 +77,57 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const options = { kernels: 'hash', max_queued: QUEUED, ...plan.pod, seed: plan.seed, ...(record !== undefined && { record }) } as PodOptions;
   using disk = plan.faults.some(({ kind }) => kind === 'trace-disk-full') ? new FullDisk(record) : null;
   await using pod = await undisturbed.createPod(disk === null ? options : { ...options, record: disk.path }, plan.mtp_layers, disk ?? undefined);
-  const { control } = pod;
-  const { host } = control;
-  const began_ns = host.now_ns;
-  checkPlan(plan, control.plan);
+  const agenda = new Agenda(pod.control.host);
+  const now_ns = (): number => pod.control.host.now_ns;
+  const began_ns = now_ns();
+  checkPlan(plan, pod.control.plan);
   const violations: Violation[] = [];
   let events = 0;
   const planned_ms = lastMoment_ms(plan);
-  const eventsMax = (): number => EVENTS_MAX + EVENTS_A_MS * Math.min(planned_ms, (host.now_ns - began_ns) / 1e6);
-  const arrivals = new Arrivals(pod, host);
-  const times = new CallTimes(control);
-  const step = control.step.bind(control);
-  control.step = () => {
-    try {
-      if (++events > eventsMax()) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
-      const isOn = step();
-      times.look();
-      return isOn;
-    } catch (error) {
-      arrivals.hurry();
-      throw error;
-    }
+  const eventsMax = (): number => EVENTS_MAX + EVENTS_A_MS * Math.min(planned_ms, (now_ns() - began_ns) / 1e6);
+  const arrivals = new Arrivals(pod, pod.control.host);
+  const times = new CallTimes(pod);
+  /** The pod, or the one in its place. */
+  const attend = (control: VirtualControl): void => {
+    const step = control.step.bind(control);
+    control.step = () => {
+      try {
+        if (++events > eventsMax()) throw new MinipodError('internal', `after so many events, ${events}, these wait: ${control.waiting().join(', ')}`);
+        const isOn = step();
+        times.look();
+        return isOn;
+      } catch (error) {
+        arrivals.hurry();
+        throw error;
+      }
+    };
+    plant?.(control);
   };
   // One that something broken has kept from its end says so, and so does one that comes while another is under way, or is of more than is left.
   const noteFailure = (error: unknown): void => {
-    if (error instanceof MinipodError && isRefusedForLoss(error.message, injector.losses)) return;
+    if (error instanceof MinipodError && isRefusedForLoss(error.message, injector.lives)) return;
     if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
       violations.push({ verdict: 'crash', what: `a change of the pod failed: ${error}` });
   };
-  const change = async (shape: ScaleOptions): Promise<unknown> => control.scale.ask(shape);
-  const rebalance = (): Promise<unknown> => control.rebalances.ask(control.plan, true, (to, message) => host.send(to, 'control/0', message));
-  const born = host.cast.addresses;
+  const born = pod.control.host.cast.addresses;
   const clients = new Clients();
-  const injector = new Injector(control, plan.faults, new SeededRandom(plan.seed, FAULTS_STREAM), () => underWay(control), clients, disk);
+  const random = new SeededRandom(plan.seed, FAULTS_STREAM);
+  const breakable = {
+    get control(): VirtualControl {
+      return pod.control;
+    },
+    loseControl: (successor_ns: number): void => {
+      pod.loseControl(successor_ns);
+      arrivals.hurry(successor_ns);
+    },
+  };
+  const injector = new Injector(breakable, agenda, plan.faults, random, () => underWay(pod.control), clients, disk);
   const progress = progressOf(options);
   const answers = await Promise.all([...plan.calls, ...progress].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
-    arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index), masked !== null));
-  const masked = plan.pod['degraded'] === true ? new MaskedSteps(control) : null;
+    arrivals.each(calls, (call, index) => playClient(pod, call, answers[first + index] ?? [], termsOf(index), attemptOf));
+  const masked = plan.pod['degraded'] === true ? new MaskedSteps(pod.control) : null;
+  const attemptOf = masked === null ? null : (request: number): number => masked.attemptOf(request);
   /** What they were told without some experts. */
   const wrongOf = async (calls: readonly ChaosCall[], reports: readonly CallReport[]): Promise<Violation[]> => {
     const found: Violation[] = [];
@@ -124,28 +138,29 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     return found;
   };
 
-  plant?.(control);
+  attend(pod.control);
+  pod.onSucceeded = (control) => {
+    attend(control);
+    masked?.watch(control);
+    injector.attend();
+    agenda.moveTo(control.host);
+    arrivals.moveTo(control.host);
+  };
   injector.begin();
-  for (const { ms, ...shape } of plan.shapes ?? []) host.later(ms * 1e6, () => change(shape).catch(noteFailure));
-  for (const { ms } of plan.rebalances ?? []) host.later(ms * 1e6, () => rebalance().catch(noteFailure));
+  for (const { ms, ...shape } of plan.shapes ?? []) agenda.later(ms * 1e6, () => pod.scale(shape).catch(noteFailure));
+  for (const { ms } of plan.rebalances ?? []) agenda.later(ms * 1e6, () => pod.rebalance({ force: true }).catch(noteFailure));
   const calls = await ask(plan.calls, 0, (call) => ({ ...termsOf(plan, call), onAsked: (id, abort) => clients.enter(call, id, abort) }));
   await checkRefused(plan, { ...options, record: undefined }, calls, undisturbed);
-  const calls_ended_ms = (host.now_ns - began_ns) / 1e6;
+  const calls_ended_ms = (now_ns() - began_ns) / 1e6;
   injector.commit(calls);
-  /** Unless a fault has ended it, now or before. */
-  const settle = async (): Promise<Violation[]> => {
-    const found = injector.hasEndedPod ? [] : await rest(pod);
-    return injector.hasEndedPod ? [] : found;
-  };
   // What hangs does so to its end: who takes its place may only find out now.
-  if (isAlive(calls)) violations.push(...(await settle()));
+  if (isAlive(calls)) violations.push(...(await rest(pod)));
   injector.heal();
   const faults = injector.report();
-  const givenUp = (): number => control.workers.suspicions.report().counts.given_up;
-  const { losses } = injector;
-  const silent = control.workers.brokenLinks + givenUp();
+  const { lives } = injector;
+  const silent = lives.brokenLinks + lives.givenUp;
   for (const [index, call] of calls.entries())
-    violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: losses.hasLacked(plan.calls[index]?.data_parallel_rank) }));
+    violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: lives.hasLacked(plan.calls[index]?.data_parallel_rank) }));
   violations.push(...(await wrongOf(plan.calls, calls)));
   const taken = calls.map(({ id }) => ({ span: times.spanOf(id), isUnwatched: times.isUnwatched(id) }));
   const hangs = injector.hangs.ended;
@@ -153,19 +168,20 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(
       ...unfoundHangs(plan, faults, hangs, taken),
       ...unfollowedLeaders(plan, faults, hangs),
-      ...lateEnds(plan, faults, taken, 2 * injector.slowest_ms + control.slowestMove_ns / 1e6),
+      ...lateEnds(plan, faults, taken, 2 * injector.slowest_ms + (lives.slowestMove_ns + lives.gaps_ns) / 1e6),
     );
-  if (violations.length === 0) violations.push(...(await settle()));
-  const isToAnswer = !injector.hasEndedPod;
-  if (violations.length === 0 && isToAnswer) {
+  if (violations.length === 0) violations.push(...(await rest(pod)));
+  if (violations.length === 0) {
     const again = await ask(progress, plan.calls.length, () => STAYS);
     // Of what is lost for good nobody is to make progress, but to hear so.
     for (const [index, call] of again.entries())
-      if ((losses.lacks ? !FOR_WANT.includes(call.code) : call.code !== 'finished') || call.wrong.length > 0) violations.push(afterHealing(index, call));
+      if ((lives.losses.lacks ? !FOR_WANT.includes(call.code) : call.code !== 'finished') || call.wrong.length > 0) violations.push(afterHealing(index, call));
     violations.push(...(await wrongOf(progress, again)));
     violations.push(...(await rest(pod)));
   }
-  if (violations.length === 0 && isToAnswer) {
+  if (violations.length === 0) {
+    const { control } = pod;
+    const { host } = control;
     const held = { choices: control.choicesHeld, records: control.frontend.recordsUsed, actors: host.cast.actors, frames: host.framesUnderWay };
     const living = born.filter((actor) => !isLost(control, actor)).length;
     violations.push(...violationsAtRest(withoutLost(await pod.stats(), control), held, living));
@@ -182,9 +198,9 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     faults: injector.report(),
     calls,
     events,
-    virtual_ms: (host.now_ns - began_ns) / 1e6,
+    virtual_ms: (now_ns() - began_ns) / 1e6,
     calls_ended_ms,
-    given_up: givenUp(),
+    given_up: lives.givenUp,
   };
 }
 
@@ -228,11 +244,11 @@ const lastMoment_ms = ({ faults, calls, shapes = [], rebalances = [] }: ChaosPla
 const isAlive = (calls: readonly CallReport[]): boolean => calls.every(({ code }) => code !== 'internal' && code !== 'crash');
 
 /** Callers hear of their end before the last messages about it have arrived. */
-async function rest({ control }: VirtualPod): Promise<Violation[]> {
+async function rest(pod: VirtualPod): Promise<Violation[]> {
   try {
-    while (control.step());
+    await pod.rest();
     await breathe();
-    while (control.step());
+    await pod.rest();
     return [];
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

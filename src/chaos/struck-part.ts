@@ -3,7 +3,7 @@ import { type Address, executorOf, expertOf, idOf, roleOf } from '../protocol/ad
 import { jobExecutorOf, requestOfTask } from '../protocol/request-ids.ts';
 import { type Executor, npuOfExpert } from '../protocol/topology.ts';
 import type { Mail } from '../runtime/cast.ts';
-import { type Directory, ON_CONTROL } from '../runtime/directory.ts';
+import type { Directory } from '../runtime/directory.ts';
 import type { Fault } from './fault-plan.ts';
 
 type Thread = number | 'control';
@@ -42,16 +42,11 @@ export function struckBy(fault: Fault, mail: Mail, directory: Directory): Fault 
     case 'task-executor-crashes':
       return { ...fault, id: taskExecutorOf(to, directory) ?? fault.id };
     case 'job-executor-hangs':
+    case 'job-executor-crashes':
       return { ...fault, id: jobExecutorFor(to) ?? fault.id };
     case 'cluster-manager-hangs':
+    case 'cluster-manager-crashes':
       return { ...fault, id: managerOf(to) ?? fault.id };
-    case 'job-executor-crashes':
-    case 'cluster-manager-crashes': {
-      const id = fault.kind === 'job-executor-crashes' ? jobExecutorFor(to) : managerOf(to);
-      const there = { ...fault, id: id ?? fault.id };
-      // With one on the control thread the pod ends: only who names it has that.
-      return directory.workerOf(actorNamedBy(there)) === ON_CONTROL ? fault : there;
-    }
     case 'link-slow':
     case 'link-cut':
     case 'ring-full': {

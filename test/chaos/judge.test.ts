@@ -139,18 +139,6 @@ const split = (...faults: FaultInput[]): ChaosPlanInput => ({
   faults,
 });
 
-it.each<FaultInput>([
-  { kind: 'task-executor-crashes', id: 1, at: { phase: 'admission' } },
-  { kind: 'job-executor-crashes', id: 0, at: { ms: 0 } },
-  { kind: 'cluster-manager-crashes', id: 0, at: { phase: 'prefill' } },
-])('a crash on the control thread should end the pod, and whoever still waits hears so at once: %o', async (fault) => {
-  const { violations, calls, faults, virtual_ms } = await chaos.run(split(fault, { kind: 'job-executor-hangs', id: 1, at: { ms: 0 }, for_ms: 1_000 }));
-  expect(violations).toEqual([]);
-  expect(faults[0]?.effect).toBeGreaterThan(0);
-  expect(calls.map(({ code }) => code)).toContain('internal');
-  expect(virtual_ms).toBeLessThan(100);
-});
-
 it('a run whose disk fills up leaves the beginning of its trace, and with room for it all of it', async () => {
   using folder = traceFolder();
   const recorded = async (name: string, ...faults: FaultInput[]) => {

@@ -281,6 +281,19 @@ describe('a pod that does without lost experts', () => {
     expect(calls[0]?.told?.[0]?.attempts).toEqual([0, 0, 2, 2, 2]);
   });
 
+  it('should be computed by all experts in the pod that begins when the control thread is lost, and marked on', async () => {
+    const { violations, calls, faults } = await run(
+      { ...APART, degraded: true },
+      lost(2),
+      { kind: 'control-lost', successor_ms: 5, at: { phase: 'decode', nth: 12 } },
+      { ...lost(1), at: { phase: 'decode', nth: 18 } } as FaultInput,
+    );
+    expect(violations).toEqual([]);
+    expect(faults.every(({ effect }) => effect > 0)).toBe(true);
+    const attempts = new Set(calls.flatMap(({ told = [] }) => told.flatMap((one) => one.attempts)));
+    expect([...attempts].some((attempt) => attempt >= 4)).toBe(true);
+  });
+
   it('should be held against what it was, where a prefix is found that was computed before', async () => {
     const { violations, calls } = await chaos.run({
       seed: 10_549,

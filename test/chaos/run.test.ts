@@ -4,8 +4,9 @@ import { describe, expect, it } from 'vitest';
 import { corrupted } from '../../src/chaos/corruption.ts';
 import { deadLoops } from '../../src/chaos/dead-loops.ts';
 import { type Fault, parsePlan } from '../../src/chaos/fault-plan.ts';
+import { stepFailure } from '../../src/chaos/fault-report.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
-import { stepFailure } from '../../src/chaos/injector.ts';
+
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
 import { struckBy } from '../../src/chaos/struck-part.ts';
 import type { Address } from '../../src/protocol/address.ts';
@@ -294,8 +295,7 @@ it('strikes who has just been told, if it is to strike there', () => {
   expect(struck({ kind: 'task-executor-hangs', id: 0, at, for_ms: 1 })).toMatchObject({ id: 2 });
   expect(struck({ kind: 'job-executor-hangs', id: 1, at, for_ms: 1 })).toMatchObject({ id: 1 });
   expect(struck({ kind: 'npu-crashes', npu: 0, at })).toMatchObject({ npu: 2 });
-  // With the first one, on the control thread, the pod would end.
-  expect(struck({ kind: 'job-executor-crashes', id: 1, at }, 'job-executor/0')).toMatchObject({ id: 1 });
+  expect(struck({ kind: 'job-executor-crashes', id: 1, at }, 'job-executor/0')).toMatchObject({ id: 0 });
   expect(struck({ kind: 'job-executor-crashes', id: 1, at }, 'job-executor/2')).toMatchObject({ id: 2 });
   expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 })).toMatchObject({ from: 'control', to: 0 });
   expect(struck({ kind: 'link-cut', from: 'control', to: 0, at, for_ms: 1 }, 'dp-group/0', 'npu/2')).toMatchObject({ from: 2, to: 0 });

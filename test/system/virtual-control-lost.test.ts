@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
+import { readTrace, traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 
 const CALLS: readonly { readonly prompt: readonly number[]; readonly options: GenerateOptions }[] = Array.from({ length: 6 }, (_, index) => ({
@@ -65,6 +66,31 @@ it('keeps contexts as they were, and has calls that come meanwhile wait', async 
   expect(fingerprint(late)).toEqual(right);
   expect(await pod.listContexts()).toMatchObject([{ id: 'kept', created, expires: created + 60 }]);
   expect((await pod.stats()).control_recoveries).toMatchObject([{ start_ms: expect.any(Number) }]);
+});
+
+it('asks anew what was not answered, and has the shape again that it was asked for', async () => {
+  await using pod = await open({ topology: 'colocated:dp=3', workers: 3, scale_max: { attention: 3 }, expert_balancing: { redundant_slots: 2 } });
+  const serving = async () => (await pod.stats()).scaling?.attention.serving;
+  await pod.scale({ attention: 2 });
+  loseAt(pod, [2]);
+  const asked = [pod.scale({ attention: 1 }), pod.rebalance({ force: true })] as const;
+  const [shape, reports] = await Promise.all(asked);
+  expect([shape.attention, reports.length, await serving()]).toEqual([1, 1, 1]);
+  pod.loseControl();
+  await pod.rest();
+  expect([await serving(), (await pod.stats()).control_recoveries.length]).toEqual([1, 2]);
+});
+
+it('leaves a trace of each control thread that there was', async () => {
+  using folder = traceFolder();
+  const record = folder.file('run.trace');
+  {
+    await using pod = await open({ npus: 2, record });
+    loseAt(pod, [60]);
+    await pod.complete([5, 6, 7], { max_tokens: 8 });
+  }
+  const [first, second] = [readTrace(record), readTrace(folder.file('run.2.trace'))];
+  expect([first.damage, second.damage, first.records.length > 0, second.records.length > 0]).toEqual([null, null, true, true]);
 });
 
 it('fails a request that it is lost with three times before a token comes, and no other', async () => {

@@ -1,0 +1,53 @@
+/** The pods of one run: it begins with one, and when that one's control thread is lost another begins in its place, of which nothing is lost yet. @module */
+import type { VirtualControl } from '../platform/virtual-control.ts';
+import { Losses } from './losses.ts';
+import type { Lost } from './shape-refusals.ts';
+
+type Life = { readonly control: VirtualControl; readonly losses: Losses; readonly began_ns: number };
+
+export class Lives implements Lost {
+  readonly #lives: Life[] = [];
+
+  begin(control: VirtualControl): void {
+    this.#lives.push({ control, losses: new Losses(control), began_ns: control.host.now_ns });
+  }
+
+  /** What the one that lives has lost. */
+  get losses(): Losses {
+    return (this.#lives.at(-1) as Life).losses;
+  }
+
+  /** Virtual time in which there was none. */
+  get gaps_ns(): number {
+    return this.#lives.reduce((sum, { began_ns }, index) => sum + began_ns - (this.#lives[index - 1]?.control.host.now_ns ?? began_ns), 0);
+  }
+
+  /** Workers that were given up, since somebody on them was silent. */
+  get givenUp(): number {
+    return this.#sum(({ workers }) => workers.suspicions.report().counts.given_up);
+  }
+
+  /** Workers that were lost since nothing came through to them, or from them. */
+  get brokenLinks(): number {
+    return this.#sum(({ workers }) => workers.brokenLinks);
+  }
+
+  get slowestMove_ns(): number {
+    return Math.max(...this.#lives.map(({ control }) => control.slowestMove_ns));
+  }
+
+  /** As each of them had it. */
+  hasLacked(dp_group?: number): boolean {
+    return this.#lives.some(({ losses }) => losses.hasLacked(dp_group));
+  }
+
+  readonly wasLost = (npu: number): boolean => this.#lives.some(({ losses }) => losses.wasLost(npu));
+
+  readonly groupWasLost = (group: number): boolean => this.#lives.some(({ losses }) => losses.groupWasLost(group));
+
+  readonly allServingWereLost = (): boolean => this.#lives.some(({ losses }) => losses.allServingWereLost());
+
+  #sum(of: (control: VirtualControl) => number): number {
+    return this.#lives.reduce((sum, { control }) => sum + of(control), 0);
+  }
+}
