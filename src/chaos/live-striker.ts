@@ -162,7 +162,7 @@ export class LiveStriker {
       case 'weights-bit-flip':
         return found('weights', bit(this.#weights()));
       case 'stray-write':
-        return random.below(2) === 0 ? found('kv', words(this.#kv())) : found('weights', words(this.#weights()));
+        return random.below(2) === 0 && this.#hasKv ? found('kv', words(this.#kv())) : found('weights', words(this.#weights()));
       case 'frame-torn': {
         if (TORN[random.below(TORN.length)] !== 'read') return null;
         const place = this.#read.find((ring) => unreadAt(this.#space, ring) !== null);
@@ -188,6 +188,10 @@ export class LiveStriker {
     const { epochs, seating } = this.#data;
     const isThere = (thread: number): boolean => thread === CALLER_THREAD || thread === CONTROL_THREAD || seating.threads.includes(thread);
     return this.#inbound.filter(({ from }) => isThere(from) && this.#space.control.epochOf(from) === epochs[from]);
+  }
+
+  get #hasKv(): boolean {
+    return this.#data.layouts.some(({ kind }) => kind === 'attention');
   }
 
   #kv(): Spot[] {

@@ -8,7 +8,6 @@ import { createLivePod } from '../live-pod.ts';
 import type { PodOptions } from '../options.ts';
 import type { Pod } from '../pod.ts';
 import type { Recovery } from '../protocol/recovery.ts';
-import { deploy, parseTopology } from '../protocol/topology.ts';
 import { type Clock, epoch_ms, monotonicClock } from '../runtime/clock.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
@@ -19,6 +18,7 @@ import { withoutWarnings } from './live-control.ts';
 import { lossesOf } from './live-findings.ts';
 import { overHttp } from './live-http.ts';
 import { type LiveKind, WORKER_KINDS } from './live-kinds.ts';
+import { LivePlaces } from './live-places.ts';
 import { LiveStrikes, type Strike } from './live-strikes.ts';
 import { leftovers } from './nothing-left.ts';
 import { Undisturbed } from './undisturbed.ts';
@@ -30,8 +30,8 @@ export type LiveOptions = {
   readonly workers: number;
   /** What the pod does where a worker is lost. */
   readonly recovery?: Recovery | undefined;
-  /** In turn; missing: those that end a worker's thread (WORKER_KINDS). */
-  readonly kinds?: readonly LiveKind[] | undefined;
+  /** In turn; `all`: that can strike this pod. Missing: those that end a worker's thread (WORKER_KINDS). */
+  readonly kinds?: readonly LiveKind[] | 'all' | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 };
@@ -69,15 +69,26 @@ const CLOSE_MS_MAX = 500;
 
 const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
 
-/** @throws `invalid_request` for a pod that cannot be */
-export async function runLive({ seed, strikes, topology, workers, recovery, kinds = WORKER_KINDS, signal, onProgress }: LiveOptions): Promise<LiveReport> {
+/** @throws `invalid_request` for a pod that cannot be, or a kind that can strike nothing in it */
+export async function runLive({
+  seed,
+  strikes,
+  topology,
+  workers,
+  recovery,
+  kinds: asked_kinds = WORKER_KINDS,
+  signal,
+  onProgress,
+}: LiveOptions): Promise<LiveReport> {
+  const places = new LivePlaces(topology, workers);
+  const kinds = asked_kinds === 'all' ? places.kinds : asked_kinds;
+  places.check(kinds);
   const clock = monotonicClock(epoch_ms());
   const random = new SeededRandom(seed, PLAN_STREAM);
   const strikeRandom = new SeededRandom(seed, STRIKE_STREAM);
   const spare_workers = 'Deno' in globalThis ? Math.min(8, strikes) : 0;
-  const npus = deploy(parseTopology(topology)).npus.length;
   const options: PodOptions = {
-    ...{ topology, workers: Math.min(workers, npus), spare_workers },
+    ...{ topology, workers: places.workers, spare_workers },
     ...(recovery !== undefined && { recovery }),
     ...(kinds.some((kind) => ON_WEIGHTS.includes(kind)) && { weight_checks: 'each-step' }),
   };
@@ -92,14 +103,16 @@ export async function runLive({ seed, strikes, topology, workers, recovery, kind
   const server = kinds.includes('control-lost') ? await serve({ pod, port: 0 }) : null;
   if (server !== null) closing.defer(async () => void (await server.close()));
   const run = new LiveStrikes({
-    ...{ pod, clock, undisturbed, threads: workers + spare_workers, spare_workers, aborted, isAborted },
+    ...{ pod, clock, undisturbed, threads: places.workers + spare_workers, spare_workers, aborted, isAborted },
     server: server === null ? null : overHttp(server.url, pod.model.name),
   });
   const done: Strike[] = [];
   await waitAtMost(aborted, STANDS_MS);
   for (let strike = 0; strike < strikes && !isAborted() && run.violations.length === 0; strike++) {
     const kind = kinds[strike % kinds.length] as LiveKind;
-    const worker = random.below(options.workers as number);
+    const struckWorkers = places.workersFor(kind);
+    // The same draw for all kinds: who is struck next is no matter of who could be struck before.
+    const worker = struckWorkers[random.below(places.workers) % struckWorkers.length] as number;
     const after_tokens = 4 + random.below(MAX_TOKENS / 2);
     const asked = Array.from(
       { length: CALLS },

@@ -15,12 +15,12 @@ type LiveFlags = {
   readonly topology: string;
   readonly workers: number;
   readonly recovery?: Recovery;
-  readonly kinds?: readonly LiveKind[];
+  readonly kinds?: readonly LiveKind[] | 'all';
   readonly json?: true;
 };
 
-function kinds(text: string): readonly LiveKind[] {
-  if (text === 'all') return LIVE_KINDS;
+function kinds(text: string): readonly LiveKind[] | 'all' {
+  if (text === 'all') return text;
   const unknown = text.split(',').find((name) => !LIVE_KINDS.includes(name as LiveKind));
   if (unknown !== undefined) throw new InvalidArgumentError(`There is no ${unknown}; there are ${LIVE_KINDS.join(', ')}, and all.`);
   return text.split(',') as LiveKind[];
@@ -44,7 +44,12 @@ export function addLiveCommand(command: Command, setExitCode: (code: number) => 
     .option('--topology <TOPOLOGY>', 'of the pod', 'colocated:dp=2')
     .addOption(new Option('--workers <N>', 'worker threads').argParser(positive).default(2))
     .addOption(new Option('--recovery <HOW>', 'what the pod does where a worker is lost').choices(RECOVERIES))
-    .addOption(new Option('--kinds <KINDS>', `what strikes, in turn: some of those below, or all (default: ${WORKER_KINDS.join(',')})`).argParser(kinds))
+    .addOption(
+      new Option(
+        '--kinds <KINDS>',
+        `what strikes, in turn: some of those below, or all that the pod has something for (default: ${WORKER_KINDS.join(',')})`,
+      ).argParser(kinds),
+    )
     .addHelpText(
       'after',
       `\nKinds, of the worker that is struck:\n${LIVE_KINDS.map((kind) => `  ${kind.padEnd(KIND_WIDTH)}${LIVE_KIND_TEXTS[kind]}`).join('\n')}`,
