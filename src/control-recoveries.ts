@@ -12,8 +12,11 @@ type Recovery = { readonly at_ms: number; readonly reason: string; start_ms: num
 
 export class ControlRecoveries {
   readonly #latest: Recovery[] = [];
+  /** Of all times. */
+  lost_total = 0;
 
   lost(at_ms: number, reason: string): void {
+    this.lost_total++;
     this.#latest.push({ at_ms, reason, start_ms: null });
     if (this.#latest.length > KEPT_MAX) this.#latest.shift();
   }

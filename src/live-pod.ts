@@ -20,28 +20,24 @@ import { podExperts } from './expert-stats.ts';
 import type { AddressSpace } from './fabric/address-space.ts';
 import type { RingPlace } from './fabric/links.ts';
 import { DeliveredRecords } from './flowserve/delivered-records.ts';
-import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
-import { resolveModel } from './model/registry.ts';
-import { expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
-import type { ControlOptions } from './platform/control-handle.ts';
+import { type GenerateOptions, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import { RestartIntensity } from './platform/restart-intensity.ts';
 import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
-import { startPodThreads, unwrap } from './pod-start.ts';
+import { controlOptionsOf, modelInfoOf, startPodThreads, unwrap } from './pod-start.ts';
 import { podStats } from './pod-stats.ts';
 import { type CallerPorts, PodThreads, PULSE_MS, type StartedThreads } from './pod-threads.ts';
 import type { CallerToPod, ContextRecord } from './protocol/caller.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
-import type { KvEventPage } from './protocol/kv-events.ts';
+import { type KvEventPage, kvLife } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD } from './runtime/directory.ts';
 import { checkedMeanwhile, waitAtMost } from './runtime/event-loop.ts';
 import { scaleSchema } from './scale-options.ts';
-import { topologyOf } from './topology-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
 
@@ -61,33 +57,10 @@ export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number
 export async function createLivePod(options: PodOptions = {}, worker_entry?: URL, { entry, hung_ms_max }: ControlTerms = {}): Promise<LivePod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
-  const folder = resolveModel(resolved.model);
-  const {
-    model: _model,
-    npus: _npus,
-    data_parallel_size: _size,
-    clock: _clock,
-    kernels: _kernels,
-    seed: _seed,
-    kv_blocks,
-    memory_bytes,
-    ...numbers
-  } = resolved;
   const origin_ms = epoch_ms();
   const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
-  const control: ControlOptions = {
-    ...numbers,
-    topology: topologyOf(resolved),
-    expert_balancing: expertBalancingOf(resolved),
-    speculative: speculativeOf(resolved.speculative_config),
-    job_executors: jobExecutorsOf(resolved),
-    kv_blocks,
-    memory_bytes,
-    folder,
-    origin_ms,
-    inspected: inspection?.state,
-  };
   try {
+    const control = controlOptionsOf(resolved, origin_ms, inspection?.state);
     const entries = { control: entry, worker: worker_entry };
     const started = await startPodThreads(control, entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
     // A trace is of one life of a pod, and what led to its end is what it is wanted for.
@@ -157,17 +130,7 @@ export class LivePod implements Pod {
     this.#threads = new PodThreads(started, this.#ports);
     this.#records = new DeliveredRecords(this.#threads.records);
     this.#calls = new Calls({ clock, random: systemRandom, records: this.#records, tell: (message) => this.#tell(message) });
-    const { handle } = started;
-    const { config } = handle.plan;
-    this.model = {
-      name: config.name,
-      architecture: config.architecture,
-      context_length: config.maxPositions,
-      vocab_size: handle.vocab_size,
-      parameters: handle.parameters,
-      created: Math.floor(epoch_ms() / 1000),
-      has_chat_template: handle.has_chat_template,
-    };
+    this.model = modelInfoOf(started.handle);
     this.#attend(this.#threads);
   }
 
@@ -231,7 +194,13 @@ export class LivePod implements Pod {
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
-    return this.#ask((remote) => remote.kvEvents(dp_group, from) as Promise<Outcome<KvEventPage>>);
+    // By when it was asked: once it has answered it may be lost.
+    let lost = 0;
+    const page = await this.#ask((remote) => {
+      lost = this.#recoveries.lost_total;
+      return remote.kvEvents(dp_group, from) as Promise<Outcome<KvEventPage>>;
+    });
+    return { ...page, life: kvLife(lost, page.life) };
   }
 
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
@@ -257,7 +226,7 @@ export class LivePod implements Pod {
     const answer = this.#ask((remote) => remote.stats() as ReturnType<ControlRemote['stats']>);
     const report = await checkedMeanwhile(answer, () => this.#checkAlive(), PULSE_MS);
     const links = [{ thread: CALLER_THREAD, reports: this.#threads.counters() }, ...report.links];
-    return podStats(this.model.name, this.#clock, this.#threads.handle.plan, { ...report, links }, this.#calls.counts, this.#recoveries.report());
+    return podStats(this.model.name, this.#clock, this.#threads.handle.plan, { ...report, links }, this.#calls.counts, this.#recoveries);
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {

@@ -4,13 +4,46 @@
  */
 import * as Comlink from 'comlink';
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
+import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
+import { resolveModel } from './model/registry.ts';
+import { expertBalancingOf, jobExecutorsOf, type ResolvedPodOptions } from './options.ts';
 import type { ControlHandle, ControlOptions, OnInspected } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ProgressReport } from './platform/weights.ts';
+import type { ModelInfo } from './pod.ts';
 import type { StartedThreads } from './pod-threads.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
+import { epoch_ms } from './runtime/clock.ts';
 import { entryPoint } from './runtime/thread-entry.ts';
 import { startThread } from './runtime/thread-start.ts';
+import { topologyOf } from './topology-options.ts';
+
+/** What a control thread is given for the options of a pod. `inspected`: of whoever looks on. */
+export function controlOptionsOf(resolved: ResolvedPodOptions, origin_ms: number, inspected: Int32Array | undefined): ControlOptions {
+  const { model, npus: _npus, data_parallel_size: _size, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
+  return {
+    ...numbers,
+    topology: topologyOf(resolved),
+    expert_balancing: expertBalancingOf(resolved),
+    speculative: speculativeOf(resolved.speculative_config),
+    job_executors: jobExecutorsOf(resolved),
+    kv_blocks,
+    memory_bytes,
+    folder: resolveModel(model),
+    origin_ms,
+    inspected,
+  };
+}
+
+export const modelInfoOf = ({ plan: { config }, vocab_size, parameters, has_chat_template }: ControlHandle): ModelInfo => ({
+  name: config.name,
+  architecture: config.architecture,
+  context_length: config.maxPositions,
+  vocab_size,
+  parameters,
+  created: Math.floor(epoch_ms() / 1000),
+  has_chat_template,
+});
 
 /** What the control thread and the workers run instead of the shipped entries. */
 export type PodEntries = { readonly control?: URL | undefined; readonly worker?: URL | undefined };

@@ -1,5 +1,6 @@
 /** What a pod tells its caller about itself, live or virtual. @module */
 import type { CallCounts } from './call-counts.ts';
+import type { ControlRecoveries } from './control-recoveries.ts';
 import { balancingStats } from './expert-stats.ts';
 import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import type { ControlStats } from './platform/control-handle.ts';
@@ -116,15 +117,8 @@ const suspicionStats = ({ counts, standing }: ControlStats['suspicions']): PodSt
   standing: standing.map(({ member, why, silent_ms }) => ({ member, why, silent_seconds: silent_ms / 1000 })),
 });
 
-/** `counts`, `control_recoveries`: the caller's. */
-export function podStats(
-  model: string,
-  clock: Clock,
-  plan: AnyPodPlan,
-  report: ControlStats,
-  counts: CallCounts,
-  control_recoveries: PodStats['control_recoveries'] = [],
-): PodStats {
+/** `counts`, `recoveries`: the caller's. */
+export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: ControlStats, counts: CallCounts, recoveries: ControlRecoveries): PodStats {
   const { memory, hosting, layouts, options } = plan;
   const dp_groups = groupStats(hosting.deployment, report, counts);
   return {
@@ -160,7 +154,7 @@ export function podStats(
       warm,
       lost_at_seconds: at_ms / 1000,
     })),
-    control_recoveries,
+    ...{ control_recoveries: recoveries.report(), control_threads_lost: recoveries.lost_total },
     memory: { total_bytes: memory.bytes, regions: report.regions },
     fabric: { links: linkStats(report.links, report.threads), threads: report.threads },
     garbage: report.garbage,

@@ -369,6 +369,8 @@ export type PodStats = {
   readonly recoveries: readonly RecoveryStats[];
   /** Of control threads, the latest last, 64 at most. What the pod counts of its threads begins anew with each; what it counts of calls and tokens goes on. */
   readonly control_recoveries: readonly ControlRecoveryStats[];
+  /** All of them. */
+  readonly control_threads_lost: number;
   readonly memory: { readonly total_bytes: number; readonly regions: readonly RegionStats[] };
   readonly fabric: { readonly links: readonly LinkStats[]; readonly threads: readonly ThreadStats[] };
   /** By worker thread that lives; on a virtual clock there is none. */

@@ -22,7 +22,7 @@ import { podStats } from './pod-stats.ts';
 import type { PodToCaller } from './protocol/caller.ts';
 import { assert, MinipodError } from './protocol/errors.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
-import type { KvEventPage } from './protocol/kv-events.ts';
+import { type KvEventPage, kvLife } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
@@ -263,7 +263,8 @@ export class VirtualPod implements Pod {
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
     this.#checkOpen();
-    return this.control.kvEvents(dp_group, from);
+    const page = this.control.kvEvents(dp_group, from);
+    return { ...page, life: kvLife(this.#recoveries.lost_total, page.life) };
   }
 
   async rebalance({ force = false }: RebalanceOptions = {}): Promise<readonly RebalanceReport[]> {
@@ -298,7 +299,7 @@ export class VirtualPod implements Pod {
   async stats(): Promise<PodStats> {
     this.#checkOpen();
     const { host, plan } = this.control;
-    return podStats(this.model.name, host.clock, plan, this.control.stats(), this.#calls.counts, this.#recoveries.report());
+    return podStats(this.model.name, host.clock, plan, this.control.stats(), this.#calls.counts, this.#recoveries);
   }
 
   async experts({ measure = true }: { measure?: boolean } = {}): Promise<PodExperts> {

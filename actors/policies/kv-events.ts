@@ -5,7 +5,7 @@
  * A batch has no time here, since nothing here reads a clock: who sends it on stamps it.
  * @module
  */
-import type { KvEvent, KvEventBatch, KvEventPage, Medium } from '../../src/protocol/kv-events.ts';
+import type { KvEvent, KvEventBatch, KvEventBatches, Medium } from '../../src/protocol/kv-events.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 
 /** Blocks that follow each other under one parent, stored or removed together, are one event. */
@@ -57,7 +57,7 @@ export class KvEventLog {
   }
 
   /** Batches from number `seq` on, so many at most. */
-  since(seq: number, batches_max = Number.POSITIVE_INFINITY): KvEventPage {
+  since(seq: number, batches_max = Number.POSITIVE_INFINITY): KvEventBatches {
     const skipped = Math.max(0, seq - this.#first);
     const batches = this.#batches.slice(skipped, skipped + batches_max).map(
       (happened, index): KvEventBatch => ({

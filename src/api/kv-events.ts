@@ -21,10 +21,11 @@ export async function kvEvents(service: Service, query: Record<string, string>, 
   const parsed = querySchema.safeParse(query);
   if (!parsed.success) throw invalid(String(parsed.error.issues[0]?.path[0]), 'must be an integer, 0 or more');
   const { engine, from } = parsed.data;
-  const seen = /^\d{1,15}$/.test(last_event_id ?? '') ? Number(last_event_id) + 1 : undefined;
+  const seen = /^(\d{1,15})-(\d{1,15})$/.exec(last_event_id ?? '');
   // Asked once before the answer begins, so that what is wrong gets a proper status.
-  const { next } = await service.pod.kvEvents(engine, Number.MAX_SAFE_INTEGER).catch(inTheQuerysWords(engine));
-  const frames = framesFrom(service, engine, from ?? seen ?? next, signal);
+  const { next, life } = await service.pod.kvEvents(engine, Number.MAX_SAFE_INTEGER).catch(inTheQuerysWords(engine));
+  const begin = from === undefined && seen !== null ? { life: Number(seen[1]), next: Number(seen[2]) + 1 } : { life, next: from ?? next };
+  const frames = framesFrom(service, engine, begin, signal);
   const encoder = new TextEncoder();
   const stream = new ReadableStream<Uint8Array>(
     {
@@ -57,19 +58,22 @@ const inTheQuerysWords =
 const isGone = (error: unknown): boolean => error instanceof MinipodError && error.code === 'groups_lost';
 
 /** Until its client leaves, the server drains, or the group is gone. */
-async function* framesFrom(service: Service, engine: number, from: number, signal: AbortSignal): AsyncGenerator<string> {
+async function* framesFrom(service: Service, engine: number, begin: { life: number; next: number }, signal: AbortSignal): AsyncGenerator<string> {
   const { pod, clock } = service;
   const frame = (events: readonly KvEvent[], seq: number | null): string =>
-    `${seq === null ? '' : `id: ${seq}\n`}data: ${JSON.stringify({ ts: clock.unix_ms() / 1000, events, data_parallel_rank: engine })}\n\n`;
-  let next = from;
+    `${seq === null ? '' : `id: ${life}-${seq}\n`}data: ${JSON.stringify({ ts: clock.unix_ms() / 1000, events, data_parallel_rank: engine })}\n\n`;
+  let { life, next } = begin;
   let said_ms = clock.now_ms();
   while (!signal.aborted && !service.admission.stopped) {
     const page = await pod.kvEvents(engine, next).catch(whereLost);
-    if (page === 'gone' || page === null || page.next < next) {
+    if (page === 'gone' || page === null || page.life !== life || page.next < next) {
       // Its worker was lost, and what was known of its blocks with it: a successor begins with nothing, and counts from 0.
       if (next > 0) yield frame([{ type: 'AllBlocksCleared' }], null);
       if (page === 'gone') return;
-      next = 0;
+      // What it has told before anybody asked is read from its beginning.
+      const isMissed = page !== null && next > 0;
+      [life, next] = [page?.life ?? life, 0];
+      if (isMissed) continue;
     }
     for (const { seq, events } of page?.batches ?? []) {
       yield frame(events, seq);

@@ -8,6 +8,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
 import type { Chunk, DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
 import { balancingMetrics } from './balancing-metrics.ts';
+import { controlMetrics } from './control-metrics.ts';
 import { distflowMetrics } from './distflow-metrics.ts';
 import { draftMetrics } from './draft-metrics.ts';
 import { type ExpertMetrics, expertMetrics } from './expert-metrics.ts';
@@ -166,6 +167,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
   const takeOverBalancing = balancingMetrics(registry);
   const takeOverLoops = loopMetrics(registry);
   const takeOverSuspicions = suspicionMetrics(registry);
+  const takeOverControl = controlMetrics(registry);
   const takeOverDistflow = distflowMetrics(registry);
   const takeOverDrafts = draftMetrics(registry);
   let takeOverExperts: ReturnType<typeof expertMetrics> | null = null;
@@ -183,6 +185,7 @@ export function createMetrics(model_name: string, context_length: number): Metri
     takeOverDrafts(stats);
     takeOverBalancing(stats);
     takeOverSuspicions(stats);
+    takeOverControl(stats);
     takeOverLoops(stats);
     for (const metric of [...counters.keys(), success, cache, groupInfo]) metric.reset();
     for (const group of stats.dp_groups) takeOverGroup(group, stats.kv_block_size);

@@ -111,11 +111,13 @@ export function topLines(url: string, earlier: Look, now: Look): string[] {
   const engines = enginesOf(earlier, now);
   const sum = (figure: 'requests_running' | 'requests_waiting' | 'generation_tokens_per_second'): number =>
     engines.reduce((total, engine) => total + engine[figure], 0);
+  const lost = figureIn(now, 'minipod:control_threads_lost_total');
   const head = [
     `${modelOf(now)} on ${url}`,
     `${sum('requests_running')} running, ${sum('requests_waiting')} waiting`,
     `${roundRate(sum('generation_tokens_per_second'))} tokens/s`,
     `rates over ${((now.at_ms - earlier.at_ms) / 1000).toFixed(1)} s`,
+    ...(lost === 0 ? [] : [`control thread lost ${lost === 1 ? 'once' : `${lost} times`}`]),
   ].join('; ');
   return [head, '', ...table(engines, COLUMNS, 10)];
 }

@@ -12,7 +12,7 @@ import type { StepSample } from '../protocol/balancing.ts';
 import { launchDone, launchFailed, loadsCounted, npuReady, resetDone, servedDispatches, started } from '../protocol/constructors.ts';
 import { assert, invariantBroken, toErrorRecord, UnsoundMemory } from '../protocol/errors.ts';
 import { expertWorkDone } from '../protocol/expert-maps.ts';
-import type { KvEventPage } from '../protocol/kv-events.ts';
+import type { KvEventBatches } from '../protocol/kv-events.ts';
 import type { Message, Work } from '../protocol/messages.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
@@ -375,7 +375,7 @@ export class Npus {
   }
 
   /** What has happened to a DP group's KV blocks. */
-  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
+  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventBatches {
     const { scheduler } = cast.contextOf(address('dp-group', dp_group)) as { scheduler: StepScheduler };
     return scheduler.cache.events.since(from, KV_EVENT_BATCHES_READ_MAX);
   }

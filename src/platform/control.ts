@@ -183,7 +183,7 @@ export class Control {
       this.#port.links.flush();
     };
     this.#reports = new WorkerReports(this.directory, plan.options.kv_blocks, (worker, query, experts) => tellWorker(worker, threadReport(query, experts)));
-    this.kvEvents = new KvEventReader(this.directory, { isRunning: (worker) => this.#workers.isRunning(worker), tell: tellWorker });
+    this.kvEvents = new KvEventReader(this.directory, space.control, { isRunning: (worker) => this.#workers.isRunning(worker), tell: tellWorker });
     const supervision = { clock: this.#clock, timers: eventLoopTimers, onGivenUp: (error: MinipodError) => this.#giveUp(error) };
     this.#network = new NetworkCardKeeper(plan, space, { ...supervision, entry: options.card_entry, deadline_ms: options.card_deadline_ms });
     this.#workers = new Workers(plan, space, module, options.origin_ms, {

@@ -2,8 +2,9 @@
  * Reads what happened to the KV blocks of a DP group from the worker that hosts it.
  * @module
  */
+import type { ControlPage } from '../fabric/control-page.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { KvEventPage } from '../protocol/kv-events.ts';
+import type { KvEventBatches, KvEventPage } from '../protocol/kv-events.ts';
 import { readKvEvents, type ThreadMessage } from '../protocol/threads.ts';
 import { leaderOf } from '../protocol/topology.ts';
 import type { Directory, Hosting } from '../runtime/directory.ts';
@@ -11,18 +12,20 @@ import { waitAtMost } from '../runtime/event-loop.ts';
 
 const READ_DEADLINE_MS = 5_000;
 
-type Question = { readonly worker: number; readonly resolve: () => void; page: KvEventPage | null; isLost: boolean };
+type Question = { readonly worker: number; readonly resolve: () => void; page: KvEventBatches | null; isLost: boolean };
 
 export type KvEventPorts = { readonly isRunning: (worker: number) => boolean; readonly tell: (worker: number, message: ThreadMessage) => void };
 
 export class KvEventReader {
   readonly #directory: Directory;
+  readonly #control: ControlPage;
   readonly #ports: KvEventPorts;
   readonly #open = new Map<number, Question>();
   #query = 0;
 
-  constructor(directory: Directory, ports: KvEventPorts) {
+  constructor(directory: Directory, control: ControlPage, ports: KvEventPorts) {
     this.#directory = directory;
+    this.#control = control;
     this.#ports = ports;
   }
 
@@ -30,7 +33,7 @@ export class KvEventReader {
   async read(dp_group: number, from: number): Promise<KvEventPage> {
     const worker = this.#directory.workerOfNpu(leaderOf(this.#directory.hosting.deployment, dp_group));
     if (!this.#ports.isRunning(worker)) throw groupLost(dp_group, this.#directory.hosting);
-    const query = ++this.#query;
+    const [query, life] = [++this.#query, this.#control.lifeOf(worker)];
     const { promise, resolve } = Promise.withResolvers<void>();
     const question: Question = { worker, page: null, isLost: false, resolve };
     this.#open.set(query, question);
@@ -40,7 +43,7 @@ export class KvEventReader {
     if (question.isLost) throw groupLost(dp_group, this.#directory.hosting);
     if (question.page === null)
       throw new MinipodError('deadline_exceeded', `worker ${worker}, which hosts DP group ${dp_group}, has not answered within ${READ_DEADLINE_MS / 1000} s`);
-    return question.page;
+    return { ...question.page, life };
   }
 
   answered({ query, batches, next }: Extract<ThreadMessage, { type: 'KV_EVENTS_READ' }>): void {

@@ -20,7 +20,7 @@ import type { StepTimes } from '../flowserve/step-times.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { assert, UnsoundMemory } from '../protocol/errors.ts';
-import type { KvEventPage } from '../protocol/kv-events.ts';
+import type { KvEventBatches } from '../protocol/kv-events.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 import type { ExpertReport, NpuReport } from '../protocol/threads.ts';
@@ -240,7 +240,7 @@ export class MachineNpus {
     return this.#living.flatMap((npus) => npus.expertReports(clock));
   }
 
-  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventPage {
+  kvEvents(cast: Pick<Cast, 'contextOf'>, dp_group: number, from: number): KvEventBatches {
     const host = this.#hostOf(this.#firstOf(dp_group));
     if (host === null) throw groupLost(dp_group, this.#machine.plan.hosting);
     return host.kvEvents(cast, dp_group, from);

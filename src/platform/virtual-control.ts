@@ -214,8 +214,8 @@ export class VirtualControl {
 
   /** @throws `invalid_request` for a group that there is not */
   kvEvents(dp_group: number, from: number): KvEventPage {
-    leaderOf(this.plan.hosting.deployment, dp_group);
-    return this.npus.kvEvents(this.host.cast, dp_group, from);
+    const worker = this.directory.workerOfNpu(leaderOf(this.plan.hosting.deployment, dp_group));
+    return { ...this.npus.kvEvents(this.host.cast, dp_group, from), life: this.space.control.lifeOf(worker) };
   }
 
   /** `measure`: what their batches take from now on, too, as the cost model has it. */

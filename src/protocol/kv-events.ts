@@ -22,8 +22,17 @@ export type KvEvent =
 export type KvEventBatch = { readonly seq: number; readonly events: readonly KvEvent[] };
 
 /** Batches from a number on, as far back as they are kept: the first's own number says whether some are lost. */
-export type KvEventPage = {
+export type KvEventBatches = {
   readonly batches: readonly KvEventBatch[];
-  /** The number that the next batch will have. Less than what was asked for: the group's worker was started anew, and its cache with it. */
+  /** The number that the next batch will have. */
   readonly next: number;
 };
+
+/** The same, and of which life of the group: another one than before, and its cache is another, whose batches count from 0; what was known of it is no more. */
+export type KvEventPage = KvEventBatches & { readonly life: number };
+
+/** Lives that one worker's seat may have under one control thread: with the next one they go on behind these. */
+const LIVES_MAX = 2 ** 20;
+
+/** Which life of the pod's groups it is: `worker`, of theirs, under a control thread before which so many were lost. */
+export const kvLife = (controls_lost: number, worker: number): number => controls_lost * LIVES_MAX + worker;

@@ -1,5 +1,5 @@
 /** What threads tell one another about themselves: role `worker`, control lane. @module */
-import type { KvEventPage } from './kv-events.ts';
+import type { KvEventBatches } from './kv-events.ts';
 import type { KvFabric } from './topology.ts';
 
 /**
@@ -206,7 +206,7 @@ export type ThreadMessage =
       readonly unexpected: readonly string[];
     }
   | { readonly type: 'READ_KV_EVENTS'; readonly query: number; readonly dp_group: number; readonly from: number }
-  | ({ readonly type: 'KV_EVENTS_READ'; readonly query: number } & KvEventPage);
+  | ({ readonly type: 'KV_EVENTS_READ'; readonly query: number } & KvEventBatches);
 
 /** Of a worker that is lost, to all who have rings with it. */
 export type PeerNews = Extract<ThreadMessage, { type: 'PEER_LOST' | 'PEER_RESTARTED' }>;
@@ -225,7 +225,7 @@ export const threadPeerRestarted = (worker: number, thread: number, epoch: numbe
 });
 export const threadReport = (query: number, experts: ExpertsAsked): ThreadMessage => ({ type: 'REPORT', query, experts });
 export const readKvEvents = (query: number, dp_group: number, from: number): ThreadMessage => ({ type: 'READ_KV_EVENTS', query, dp_group, from });
-export const kvEventsRead = (query: number, { batches, next }: KvEventPage): ThreadMessage => ({ type: 'KV_EVENTS_READ', query, batches, next });
+export const kvEventsRead = (query: number, { batches, next }: KvEventBatches): ThreadMessage => ({ type: 'KV_EVENTS_READ', query, batches, next });
 export const threadReported = (
   query: number,
   worker: number,

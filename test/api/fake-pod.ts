@@ -54,7 +54,7 @@ export class FakePod implements Pod {
   running = 0;
   closed = false;
   readonly contexts: ContextInfo[] = [];
-  kv_events: { first: number; batches: (readonly KvEvent[])[] } = { first: 0, batches: [] };
+  kv_events: { first: number; batches: (readonly KvEvent[])[]; life?: number } = { first: 0, batches: [] };
   readonly finished: Record<string, number> = { stop: 0, length: 0, cancelled: 0, failed: 0 };
   prompt_tokens = 0;
   generation_tokens = 0;
@@ -126,9 +126,10 @@ export class FakePod implements Pod {
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
     if (dp_group > 0) throw new MinipodError('invalid_request', `dp_group: there is no DP group ${dp_group}`, { param: 'dp_group' });
-    const { first, batches } = this.kv_events;
+    const { first, batches, life = 1 } = this.kv_events;
     const skipped = Math.max(0, from - first);
-    return { batches: batches.slice(skipped, skipped + 2).map((events, index) => ({ seq: first + skipped + index, events })), next: first + batches.length };
+    const told = batches.slice(skipped, skipped + 2).map((events, index) => ({ seq: first + skipped + index, events }));
+    return { batches: told, next: first + batches.length, life };
   }
 
   async createContext(prompt: Prompt, { id = `ctx-${this.contexts.length}`, expires_s }: ContextOptions = {}): Promise<ContextInfo> {

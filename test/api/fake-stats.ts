@@ -128,7 +128,14 @@ export function fakeStats(pod: FakeFigures): PodStats {
     ],
     kv_links: [{ source: 0, target: 1, fabric: 'tcp', started: 9, done: 6, bytes: 4_096, wasted_bytes: 512, failed: { refused: 2, stale: 0 }, ...PROBES }],
     ...{ expert_loads: [], scaling: null, expert_balancing: pod.expert_balancing, suspicions: pod.suspicions },
-    ...{ experts_lost: pod.experts_lost, experts_masked: pod.experts_masked, recoveries: pod.recoveries, control_recoveries: [], loops: pod.loops },
+    ...{
+      experts_lost: pod.experts_lost,
+      experts_masked: pod.experts_masked,
+      recoveries: pod.recoveries,
+      control_recoveries: [],
+      control_threads_lost: 2,
+      loops: pod.loops,
+    },
     ...{ fabric: { links: LINKS, threads: THREADS }, unexpected_messages: [], memory: { total_bytes: 1_000, regions: REGIONS } },
     garbage: [{ worker: 0, collections: 5, collections_chosen: 3, collections_us_sum: 9_000, collections_us_max: 4_000 }],
   };

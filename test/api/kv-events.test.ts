@@ -35,7 +35,7 @@ class Reader {
         };
         expect([data_parallel_rank, Math.abs(ts - Date.now() / 1_000) < 60]).toEqual([0, true]);
         const what = events.map((event) => (event.type === 'BlockStored' ? event.block_hashes[0] : event.type));
-        return [/^id: (\d+)\n/.exec(frame)?.[1] ?? null, ...what];
+        return [/^id: (\S+)\n/.exec(frame)?.[1] ?? null, ...what];
       });
   }
 
@@ -63,20 +63,20 @@ describe('GET /kv_events', () => {
 
   it('should replay from a number on, and go on with what happens', async () => {
     pod.kv_events = { first: 3, batches: [[stored(30)], [stored(40), stored(41)], [stored(50)], [stored(60)]] };
-    const [all, some, back] = [await read('?from=0'), await read('?from=5'), await read('', { 'last-event-id': '4' })];
+    const [all, some, back] = [await read('?from=0'), await read('?from=5'), await read('', { 'last-event-id': '1-4' })];
     await expect.poll(() => [all.events.length, some.events.length, back.events.length]).toEqual([4, 2, 2]);
     pod.kv_events.batches.push([{ type: 'AllBlocksCleared' }]);
     await expect.poll(() => [some.events.length, back.events.length]).toEqual([3, 3]);
     expect(all.events.slice(0, 4)).toEqual([
-      ['3', 30],
-      ['4', 40, 41],
-      ['5', 50],
-      ['6', 60],
+      ['1-3', 30],
+      ['1-4', 40, 41],
+      ['1-5', 50],
+      ['1-6', 60],
     ]);
     expect(some.events).toEqual([
-      ['5', 50],
-      ['6', 60],
-      ['7', 'AllBlocksCleared'],
+      ['1-5', 50],
+      ['1-6', 60],
+      ['1-7', 'AllBlocksCleared'],
     ]);
     expect(back.events).toEqual(some.events);
   });
@@ -86,27 +86,43 @@ describe('GET /kv_events', () => {
     const reader = await read();
     await new Promise((resolve) => setTimeout(resolve, 150));
     pod.kv_events.batches.push([stored(3)]);
-    await expect.poll(() => reader.events).toEqual([['2', 3]]);
+    await expect.poll(() => reader.events).toEqual([['1-2', 3]]);
     // A successor of its worker counts from 0.
     pod.kv_events = { first: 0, batches: [[stored(9)]] };
     await expect
       .poll(() => reader.events)
       .toEqual([
-        ['2', 3],
+        ['1-2', 3],
         [null, 'AllBlocksCleared'],
-        ['0', 9],
+        ['1-0', 9],
       ]);
+  });
+
+  it('should begin anew with another life of the group, however far that has come, for whoever listens and whoever comes back', async () => {
+    pod.kv_events = { first: 0, batches: [[stored(1)], [stored(2)]] };
+    const reader = await read('?from=0');
+    await expect.poll(() => reader.events.length).toBe(2);
+    pod.kv_events = { first: 0, batches: [[stored(7)], [stored(8)], [stored(9)]], life: 2 };
+    const anew = [
+      [null, 'AllBlocksCleared'],
+      ['2-0', 7],
+      ['2-1', 8],
+      ['2-2', 9],
+    ];
+    await expect.poll(() => reader.events.slice(2)).toEqual(anew);
+    const [back, knows] = [await read('', { 'last-event-id': '1-0' }), await read('', { 'last-event-id': '2-1' })];
+    await expect.poll(() => [back.events, knows.events]).toEqual([anew, anew.slice(3)]);
   });
 
   it('should end where the group is gone for good, and say that all is forgotten', async () => {
     pod.kv_events = { first: 0, batches: [[stored(1)]] };
     const reader = await read('?from=0');
-    await expect.poll(() => reader.events).toEqual([['0', 1]]);
+    await expect.poll(() => reader.events).toEqual([['1-0', 1]]);
     const { kvEvents } = pod;
     pod.kvEvents = () => Promise.reject(new MinipodError('groups_lost', 'DP group 0 is gone', { param: 'dp_group' }));
     await reader.ended;
     expect(reader.events).toEqual([
-      ['0', 1],
+      ['1-0', 1],
       [null, 'AllBlocksCleared'],
     ]);
     const response = await fetch(`${server?.url}/kv_events`);

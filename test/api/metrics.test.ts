@@ -193,6 +193,7 @@ describe('metrics', () => {
       'minipod:npu_step_gap_seconds_sum{npu="0",…} 0.0000025',
       'minipod:npu_step_gap_seconds_count{npu="0",…} 3',
       ...['given_up', 'over', 'no_spare_seat', 'control_thread'].map((verdict) => `minipod:suspicions_total{verdict="${verdict}",…} 0`),
+      'minipod:control_threads_lost_total{…} 2',
       'minipod:kv_lent{engine="0",…} 2',
       'minipod:kv_expected{engine="0",…} 1',
       'minipod:distflow_num_kv_expired_reqs_total{engine="0",…} 3',
@@ -368,6 +369,7 @@ describe('metrics', () => {
     pod.suspicions = { counts, standing: [{ member: 'task-executor/0', why: 'control_thread', silent_seconds: 0.25 }] };
     const { series } = await scrape(app);
     expect(series.get('minipod:suspicions_total{verdict="given_up",model_name="fake"}')).toBe(3);
+    expect(series.get('minipod:control_threads_lost_total{model_name="fake"}')).toBe(2);
     expect(series.get('minipod:suspected_silent_seconds{member="task-executor/0",why="control_thread",model_name="fake"}')).toBe(0.25);
     const health = await app.request('/health');
     expect([health.status, (await health.json()).error.message]).toEqual([

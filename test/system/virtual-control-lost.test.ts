@@ -61,11 +61,15 @@ it('keeps contexts as they were, and has calls that come meanwhile wait', async 
   const { created } = await pod.createContext(prompt, { id: 'kept', expires_s: 60 });
   await pod.createContext(prompt, { id: 'deleted' });
   await pod.deleteContext('deleted');
+  const { life } = await pod.kvEvents(0);
+  expect(await pod.kvEvents(0)).toMatchObject({ life });
   pod.loseControl();
   const late = await pod.complete([504], { max_tokens: 8, seed: 3, ignore_eos: true, context_id: 'kept' });
   expect(fingerprint(late)).toEqual(right);
   expect(await pod.listContexts()).toMatchObject([{ id: 'kept', created, expires: created + 60 }]);
-  expect((await pod.stats()).control_recoveries).toMatchObject([{ start_ms: expect.any(Number) }]);
+  expect(await pod.stats()).toMatchObject({ control_recoveries: [{ start_ms: expect.any(Number) }], control_threads_lost: 1 });
+  // What whoever follows the cache knows of it is no more.
+  expect((await pod.kvEvents(0)).life).toBeGreaterThan(life);
 });
 
 it('asks anew what was not answered, and has the shape again that it was asked for', async () => {
