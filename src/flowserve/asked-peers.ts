@@ -56,6 +56,8 @@ export class AskedPeers {
   /** Rows that were sent to that peer, or came from it, are not what they were. */
   #damaged: number | null = null;
   #damaged_in_a_row = 0;
+  /** So many dispatches are served, all in all, when peers were answered as often as they were asked. */
+  #even = 0;
   /** Shares that were refused, since this was made. */
   refusals = 0;
 
@@ -79,6 +81,16 @@ export class AskedPeers {
   /** Some of it was refused, and is asked for again in a while: nothing arrives that tells when. */
   get mustAskAgain(): boolean {
     return this.#refused.length > 0;
+  }
+
+  /**
+   * All that peers were asked for is there, and they were answered as often since: who asks now is a layer ahead, and would be two if he were answered before this NPU
+   * has asked for its next one. That ends in both waiting between steps, where nobody serves (docs/performance.md).
+   */
+  get goesOnFirst(): boolean {
+    if (this.#missing.size === 0 || this.#refused.length > 0 || this.#exchange.served < this.#even) return false;
+    for (const [npu, { event }] of this.#missing) if (!this.#exchange.isAnswered(this.#dieOf(npu), event, this.#lane)) return false;
+    return true;
   }
 
   /** The last layer that peers were asked for. */
@@ -122,6 +134,7 @@ export class AskedPeers {
     const isHeld = own === undefined || this.#service.holds(this.#batches.describe(own, layer));
     if (!isHeld) this.#refuse(own, this.#batches.routing.epoch);
     if (this.isMissing) this.#asked_ms = this.#now_ms();
+    this.#even = this.#exchange.served + this.#missing.size;
     return isHeld ? own : undefined;
   }
 
@@ -132,6 +145,7 @@ export class AskedPeers {
     const { rowsAddress: address, bytes } = this.#projection.describe(layer, rows);
     this.#exchange.leaveRows(this.#lane, [{ address, bytes }]);
     for (const npu of this.#projection.peers) this.#await(npu, null);
+    this.#even = Number.POSITIVE_INFINITY;
     this.#asked_ms = this.#now_ms();
   }
 

@@ -19,6 +19,9 @@ import { JoinedBatches } from './joined-batches.ts';
 import { DispatchedRows, type RowFormats } from './narrow-rows.ts';
 import type { OutputProjection } from './output-projection.ts';
 
+/** That one NPU's experts serve between two looks at the rings, or before it computes its own share. */
+export const DISPATCHES_PER_TURN = 64;
+
 const OWN_ROWS: RowFormats = { there: 'f32', back: 'f32' };
 
 /** The NPU's part in what its DP domains do together (turns.ts, micro-batches.ts). */

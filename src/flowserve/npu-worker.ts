@@ -30,6 +30,7 @@ import type { Arithmetic } from './arithmetic.ts';
 import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
 import { ExpertForward } from './expert-forward.ts';
+import { DISPATCHES_PER_TURN } from './expert-service.ts';
 import { Forward } from './forward.ts';
 import { kvNetworkOf } from './kv-network.ts';
 import { noteLosses } from './lost-peers.ts';
@@ -42,8 +43,6 @@ import { storedExperts } from './stored-experts.ts';
 import { warmUp } from './warm-up.ts';
 import type { Controllers, WorkerData } from './worker-data.ts';
 
-/** Dispatches that one NPU's experts serve between two looks at the rings. */
-const DISPATCHES_PER_TURN = 64;
 /** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */
 const TURNS_PER_DEADLINE_CHECK = 1_024;
 
@@ -274,6 +273,11 @@ export class NpuWorker {
     this.#isStalled = false;
     let any = false;
     for (const service of this.#npus.services) {
+      // Who asks is ahead by a layer, and is served when this NPU's own step asks for its next one. One that has failed asks no more.
+      if (this.#npus.programs.get(service.npu)?.goesOnFirst === true && !this.#npus.hasFailed(service.npu)) {
+        this.#mustServe = true;
+        continue;
+      }
       const served = this.#npus.serve(service, DISPATCHES_PER_TURN);
       any ||= served > 0;
       this.#mustServe ||= served === DISPATCHES_PER_TURN;

@@ -19,7 +19,7 @@ import { newDataflowBatches, TWO_BATCHES_ROWS_MIN } from './dataflow-lanes.ts';
 import { MultiTokenPrediction } from './drafters/mtp.ts';
 import { newDrafter } from './drafters/speculative.ts';
 import { ExpertBatches } from './expert-batches.ts';
-import { ExpertService } from './expert-service.ts';
+import { DISPATCHES_PER_TURN, ExpertService } from './expert-service.ts';
 import type { Forward } from './forward.ts';
 import { type KvSums, ownKvSums } from './kv-sums.ts';
 import { maskOf } from './masked-experts.ts';
@@ -41,6 +41,8 @@ const PENDING: Poll = { state: 'pending' };
 const ASKED: Poll = { state: 'asked' };
 
 export class StepProgram<Model extends Arithmetic = Forward> {
+  readonly npu: number;
+  readonly self: Address;
   readonly forward: Model;
   /** Null: KV is taken for what was written. */
   readonly kvSums: KvSums | null;
@@ -55,7 +57,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #sampler: TokenSampler;
   readonly #asked: AskedPeers;
   readonly #words: Int32Array;
-  readonly #self: Address;
   readonly #inTurn: readonly Part[];
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
@@ -86,6 +87,8 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#onLayers = onLayers;
     this.#onDrafts = onDrafts;
     const { npu, kv, share } = forward.layout;
+    this.npu = npu;
+    this.self = address('npu', npu);
     this.forward = forward;
     this.undone = new UndoneSteps(npu, () => exchange.endpoint.surroundings.arrive(exchange.endpoint.die));
     this.batches = new ExpertBatches(forward, space, map, lost);
@@ -118,16 +121,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       ];
       this.#flow = newDataflowBatches(both, space);
     }
-    this.#self = address('npu', forward.layout.npu);
     this.#words = space.wordsOf(forward.layout.base);
-  }
-
-  get self(): Address {
-    return this.#self;
-  }
-
-  get npu(): number {
-    return this.forward.layout.npu;
   }
 
   /** The step at hand, or 0. */
@@ -153,6 +147,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   get isWaiting(): boolean {
     if (this.#run === null || this.#asked.mustAskAgain || this.#askedSecond?.mustAskAgain === true || this.#microBatches?.mustBeginAgain === true) return false;
     return this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting;
+  }
+
+  get goesOnFirst(): boolean {
+    return this.#microBatches === null && this.#asked.goesOnFirst;
   }
 
   /** Parts of its steps that others refused, since they hold other experts now than its map says. */
@@ -315,9 +313,10 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     run.digest = digestOf(this.forward, this.#words, run.spans);
   };
 
-  /** To the experts: other NPUs' first, so that they compute while this one does its own share. */
+  /** To the experts: other NPUs' first, so that they compute while this one does its own share; and before that, who is ahead and has asked gets his answer. */
   #dispatch(run: Run, part: Experts): void {
     const own = this.#asked.askShares(part.layer, part.route(run.rows), part.range(run.rows));
+    this.service.serve(DISPATCHES_PER_TURN);
     part.own(run.rows, own);
   }
 

@@ -6,7 +6,7 @@ import type { Arithmetic } from '../flowserve/arithmetic.ts';
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
 import type { ExpertMoves } from '../flowserve/expert-moves.ts';
 import { firstMap } from '../flowserve/expert-routing.ts';
-import type { ExpertService } from '../flowserve/expert-service.ts';
+import { DISPATCHES_PER_TURN, type ExpertService } from '../flowserve/expert-service.ts';
 import type { ServiceClock } from '../flowserve/expert-times.ts';
 import type { KvTransfers } from '../flowserve/kv-transfers.ts';
 import { noteLosses } from '../flowserve/lost-peers.ts';
@@ -38,8 +38,6 @@ import type { WeightsNow } from './weights.ts';
 /** Whoever goes round for ever is a defect. Of one launch: a step takes a few turns for each layer, at most hundreds; of one transfer: each turn moves some blocks. */
 const STEP_TURNS_MAX = 20_000;
 const TURNS_MAX = 1_000_000;
-/** Dispatches that an NPU's experts serve before the next NPU's do. */
-const DISPATCHES_PER_TURN = 64;
 
 export type Launch = { readonly npu: Address; readonly work: Work; readonly cause: number };
 

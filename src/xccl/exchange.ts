@@ -182,6 +182,12 @@ export class Exchange {
     });
   }
 
+  /** The peer's answer to `event` is there to be pulled. */
+  isAnswered(peer: number, event: number, lane = 0): boolean {
+    const channel = this.#lane(lane).combine;
+    return this.endpoint.newEventFrom(peer, channel) !== 0 && this.endpoint.wordFrom(peer, channel, FIELD_WORD.a) === event;
+  }
+
   #pull(peer: number, event: number, lane: number, bytes: number, take: (answer: number, bytes: number) => void): Answer {
     const { endpoint } = this;
     const channel = this.#lane(lane).combine;

@@ -115,3 +115,54 @@ it('should answer all others though one of them has given up, and is asking for 
   expect(isSpoilt).toBe(true);
   expect(tokens).toEqual(expected);
 });
+
+const makePair = () => {
+  const pod = makeHashPod(2);
+  const [ahead, behind] = pod.programs as [(typeof pod.programs)[number], (typeof pod.programs)[number]];
+  const calls = [0, 1].map((npu): Call => ({ npu, prompt: [3, 4, 5, 6, 7, 8, 9, 10 + npu], max_tokens: 3 }));
+  return { pod, ahead, behind, calls };
+};
+
+it('should answer who is ahead before it computes its own share', () => {
+  const { pod, ahead, behind, calls } = makePair();
+  const computed: ('ahead' | 'own')[] = [];
+  const { compute } = behind.service;
+  behind.service.compute = function (dispatch, reply, pairs, formats) {
+    computed.push(dispatch.rowsAddress === behind.forward.layout.scratch.normed ? 'own' : 'ahead');
+    compute.call(this, dispatch, reply, pairs, formats);
+  };
+  let asked = 0;
+  const { errors } = generate(pod, calls, {
+    onAsked: (npu) => {
+      if (npu !== behind.npu) return;
+      expect(computed.splice(0)).toEqual(['ahead', 'own']);
+      expect(behind.exchange.served).toBe(ahead.exchange.dispatches);
+      asked++;
+    },
+  });
+  expect(errors).toEqual([null, null]);
+  expect(asked).toBeGreaterThan(0);
+});
+
+it('should go on before it answers more than it has asked, as soon as it may: who asks then is a layer ahead', () => {
+  const { pod, ahead, behind, calls } = makePair();
+  let asked = 0;
+  const { errors } = generate(pod, calls, {
+    onAsked: (npu) => {
+      if (npu === ahead.npu) {
+        // Answered before it has answered anybody: who asks now asks for the same layer.
+        expect(ahead.goesOnFirst).toBe(false);
+        behind.service.serve(64);
+        expect(ahead.goesOnFirst).toBe(false);
+      } else {
+        expect(behind.goesOnFirst).toBe(false);
+        ahead.service.serve(64);
+        // It has answered before it was behind.
+        expect([ahead.goesOnFirst, behind.goesOnFirst]).toEqual([true, false]);
+        asked++;
+      }
+    },
+  });
+  expect(errors).toEqual([null, null]);
+  expect(asked).toBeGreaterThan(0);
+});
