@@ -149,6 +149,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     return this.#asked.isMissing || this.gather.isWaiting || this.#isAwaiting;
   }
 
+  /** Who asks it now is ahead (asked-peers.ts). */
   get goesOnFirst(): boolean {
     return this.#microBatches === null && this.#asked.goesOnFirst;
   }

@@ -11,7 +11,8 @@ export type Done = { readonly state: 'done'; readonly plan: StepPlan; readonly o
 
 /**
  * `asked`: peers have just been asked, and some may have answered already. Whoever polls serves first what peers ask of this NPU: a step that goes on
- * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens).
+ * to its next layer at once keeps them waiting for that long, and the next layer waits for them in turn (2 NPUs on 2 workers: a fifth of the tokens). But
+ * not who is ahead already (`goesOnFirst`).
  */
 export type Poll = { readonly state: 'pending' | 'asked' } | Done;
 
