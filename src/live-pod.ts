@@ -73,6 +73,7 @@ export async function createLivePod(options: PodOptions = {}, worker_entry?: URL
   }
 }
 
+const CLOSED = (): MinipodError => new MinipodError('closed', 'the pod is closed');
 /** Thrown to whoever asks a control thread that is lost. */
 const LOST = Symbol('the control thread was lost before it answered');
 
@@ -101,6 +102,8 @@ export class LivePod implements Pod {
   #succession: Promise<void> | null = null;
   #closing: Promise<void> | null = null;
   #isClosed = false;
+  /** Nobody will answer `close` any more. */
+  readonly #failed = Promise.withResolvers<void>();
   /** Why it came to an end by itself: told to whoever asks it something afterwards. */
   #failure: MinipodError | null = null;
 
@@ -212,10 +215,10 @@ export class LivePod implements Pod {
   }
 
   async scale(options: ScaleOptions): Promise<ScaleReport> {
-    const asked = parseOptions(scaleSchema, options, 'scale');
+    const { deadline_ms, ...asked } = parseOptions(scaleSchema, options, 'scale');
     const report = await this.#ask(async (remote) => {
       await this.#reshaping;
-      return remote.scale(asked) as Promise<Outcome<ScaleReport>>;
+      return remote.scale({ ...asked, deadline_ms }) as Promise<Outcome<ScaleReport>>;
     });
     this.#shape = { ...this.#shape, ...asked };
     return report;
@@ -248,8 +251,10 @@ export class LivePod implements Pod {
     // Whoever is about to begin is ended by who started him.
     await this.#succession;
     const threads = this.#threads;
-    if (!this.#isClosed) await waitAtMost(Promise.race([threads.remote.close(), threads.died]), CLOSE_MS_MAX).catch(() => {});
+    if (!this.#isClosed) await waitAtMost(Promise.race([threads.remote.close(), threads.died, this.#failed.promise]), CLOSE_MS_MAX).catch(() => {});
     this.#isClosed = true;
+    // What it has not answered by now it never will.
+    for (const reject of this.#questions) reject(CLOSED());
     threads.leave();
     await threads.terminate();
     await this.#inspection?.close();
@@ -264,7 +269,7 @@ export class LivePod implements Pod {
   async #ask<Value>(ask: (remote: PodThreads['remote']) => Promise<Outcome<Value>>): Promise<Value> {
     for (;;) {
       await this.#succession;
-      if (this.#closing !== null || this.#isClosed) throw this.#failure ?? new MinipodError('closed', 'the pod is closed');
+      if (this.#closing !== null || this.#isClosed) throw this.#failure ?? CLOSED();
       // A race with one promise that lives as long as the pod would keep every question ever asked.
       const { promise, resolve, reject } = Promise.withResolvers<Outcome<Value>>();
       this.#questions.add(reject);
@@ -295,7 +300,10 @@ export class LivePod implements Pod {
   #lose(threads: PodThreads, error: MinipodError): void {
     if (threads !== this.#threads || this.#succession !== null || this.#isClosed) return;
     const startAnew = this.#startAnew;
-    if (this.#closing !== null || startAnew === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
+    if (this.#closing !== null) {
+      threads.abandon();
+      this.#fail(error);
+    } else if (startAnew === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
     else if (!this.#restarts.allows(this.#clock.now_ms())) {
       threads.abandon();
       this.#fail(this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS));
@@ -371,5 +379,6 @@ export class LivePod implements Pod {
     this.#calls.close(error);
     void this.#inspection?.close();
     for (const reject of this.#questions) reject(error);
+    this.#failed.resolve();
   }
 }

@@ -118,3 +118,23 @@ it('is closed while it has no successor', async () => {
   await expect(running).rejects.toMatchObject({ code: 'closed' });
   await expect(pod.stats()).rejects.toMatchObject({ code: 'closed' });
 });
+
+it('is closed while it hangs, as soon as that is found', async () => {
+  const pod = await createLivePod({ npus: 1 }, undefined, { entry: ROGUE_CONTROL, hung_ms_max: 1_000 });
+  pod.space.control.stop(CONTROL_ORDERS.spin);
+  await sleep(100);
+  const asked = pod.tokenize('Once upon a time');
+  asked.catch(() => {});
+  // It has been asked, and not by one that is closed.
+  await sleep(1);
+  await pod.close();
+  await expect(asked).rejects.toMatchObject({ code: 'deadline_exceeded' });
+});
+
+it('answers whoever has asked something when it is closed', async () => {
+  const pod = await createLivePod({ topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2 } });
+  const asked = Promise.allSettled([pod.scale({ attention: 2 })]);
+  await sleep(1);
+  await pod.close();
+  await asked;
+});
