@@ -9,6 +9,7 @@ export const ENTRIES = [
   'src/trace/recorder-thread',
   'src/chaos/campaign-thread',
   'src/chaos/live-worker-thread',
+  'src/chaos/live-control-thread',
 ] as const;
 
 /** An entry's file in a folder of bundles. */

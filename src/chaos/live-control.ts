@@ -1,6 +1,6 @@
 /**
- * The control thread of a live pod is lost, from its caller's thread: it is killed, or finds rubbish where the caller writes to it, and ends by that. The pod begins
- * anew in other memory each time; so nothing of a life is kept here but how many threads it lost.
+ * The control thread of a live pod is lost, from its caller's thread: it is killed, or hangs, or there is rubbish where one of the two writes to the other: it ends by
+ * that, or is given up for it. The pod begins anew in other memory each time; so nothing of a life is kept here but how many threads it lost.
  * @module
  */
 import type { RingPlace } from '../fabric/links.ts';
@@ -9,7 +9,9 @@ import type { ControlRecoveryStats, PodStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
+import { HANGS } from './live-control-order.ts';
 import type { StallParts } from './live-findings.ts';
+import type { ControlKind } from './live-kinds.ts';
 import { isHeadAt, leaveRubbish } from './ring-bytes.ts';
 
 const STREAM = 14;
@@ -19,7 +21,7 @@ const PERIOD_MS = 60_000;
 /** By then whoever has read rubbish has ended by it. */
 const UNREAD_MS = 5_000;
 
-/** What it came to: `missed` where its caller has written over the rubbish before it was read. */
+/** What it came to: `missed` where its writer has written over the rubbish before it was read. */
 type Outcome = { readonly recovery: ControlRecoveryStats; readonly lost_ms: number } | 'missed';
 
 export class ControlStriker {
@@ -42,20 +44,22 @@ export class ControlStriker {
   }
 
   /** What to ask for until it is not null: what became of it. */
-  strike(seed: number): () => Promise<Outcome | null> {
+  strike(kind: ControlKind, seed: number): () => Promise<Outcome | null> {
     const { space, rings } = this.#pod;
     const random = new SeededRandom(seed, STREAM);
     const struck_ms = this.#clock.now_ms();
     this.#struck_ms = [...this.#struck_ms, struck_ms].slice(-LOSSES_MAX);
     let rubbish: { readonly place: RingPlace; readonly head: number } | null = null;
-    if (random.below(2) === 0) void this.#pod.killControl();
+    if (kind === 'control-spins') space.control.stop(HANGS);
+    else if (random.below(2) === 0) void this.#pod.killControl();
     else {
-      const places = rings.filter(({ from, to }) => from === CALLER_THREAD && to === CONTROL_THREAD);
+      const both = [CALLER_THREAD, CONTROL_THREAD];
+      const places = rings.filter(({ from, to }) => both.includes(from) && both.includes(to));
       const place = places[random.below(places.length)] as RingPlace;
       const head = leaveRubbish(space, place, (limit) => random.below(limit));
       if (head === null) return async () => 'missed';
       rubbish = { place, head };
-      space.control.ring(CONTROL_THREAD);
+      space.control.ring(place.to);
     }
     return async () => {
       const stats = await this.#pod.stats().catch(() => null);

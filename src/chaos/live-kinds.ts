@@ -16,11 +16,16 @@ export const LIVE_KINDS = [
   'acknowledgement-stale',
   'field-stale',
   'control-lost',
+  'control-spins',
 ] as const;
 export type LiveKind = (typeof LIVE_KINDS)[number];
 
-/** What a worker suffers by its own hand; the other one is the control thread's lot, at the hand of its caller's. */
-export type WorkerKind = Exclude<LiveKind, 'control-lost'>;
+/** What becomes of the control thread, at the hand of its caller's; the others a worker suffers by its own. */
+export const CONTROL_KINDS = ['control-lost', 'control-spins'] as const satisfies readonly LiveKind[];
+export type ControlKind = (typeof CONTROL_KINDS)[number];
+export type WorkerKind = Exclude<LiveKind, ControlKind>;
+
+export const isOfControl = (kind: LiveKind): kind is ControlKind => (CONTROL_KINDS as readonly LiveKind[]).includes(kind);
 
 /** Those whose stalls are what a client sees of a lost thread: what strikes if nothing else is said. */
 export const WORKER_KINDS = ['worker-dies', 'worker-blocks', 'worker-spins'] as const satisfies readonly LiveKind[];
@@ -46,5 +51,6 @@ export const LIVE_KIND_TEXTS: Readonly<Record<LiveKind, string>> = {
   'acknowledgement-stale': 'how far it has read a ring is said as of a lap ago',
   'field-stale': 'what one of its NPUs has asked or answered a peer before the last time is told once more, before it tells anything new',
   'control-lost':
-    'not of a worker: the control thread, which hosts leader, job executors, expert maps and requests, is killed, or finds rubbish in its ring from the caller',
+    'not of a worker: the control thread, which hosts leader, job executors, expert maps and requests, is killed, or there is rubbish in a ring between it and the caller',
+  'control-spins': 'the same thread goes round for ever: found after ten seconds',
 };

@@ -13,7 +13,7 @@ import type { Violation } from './invariants.ts';
 import { boundOf, type Waits, waitedSince, waitsOfAll } from './live-bounds.ts';
 import { ControlStriker, controlParts } from './live-control.ts';
 import { endsFor, findingsOf, hasFoundMore, lossesOf, lossOf, partsOf, type StallParts } from './live-findings.ts';
-import { type Guard, type LiveKind, type NoticedBy, WORKER_KINDS, type WorkerKind } from './live-kinds.ts';
+import { type ControlKind, type Guard, isOfControl, type LiveKind, type NoticedBy, WORKER_KINDS, type WorkerKind } from './live-kinds.ts';
 import { type Effect, LiveOrder } from './live-order.ts';
 import type { Undisturbed } from './undisturbed.ts';
 
@@ -93,13 +93,13 @@ export class LiveStrikes {
 
   /** Until such a strike may come, in a pod that bears only so many in a minute. */
   waits_ms(kind: LiveKind): number {
-    return kind === 'control-lost' ? this.#control.waits_ms : 0;
+    return isOfControl(kind) ? this.#control.waits_ms : 0;
   }
 
   /** Null: broken off, or its calls do not end. */
   async strike(order: Order): Promise<Strike | null> {
     const { number, kind, worker } = order;
-    const where = `strike ${number}, ${kind}${kind === 'control-lost' ? '' : ` of worker ${worker}`}`;
+    const where = `strike ${number}, ${kind}${isOfControl(kind) ? '' : ` of worker ${worker}`}`;
     try {
       return await this.#strike(order, where);
     } catch (error) {
@@ -120,13 +120,13 @@ export class LiveStrikes {
     const stats = await pod.stats();
     const before = findingsOf(stats);
     this.violations.push(...this.unexplained(stats).map((violation) => at(`before ${where}`, violation)));
-    const round = await this.#ask(asked, kind === 'control-lost' ? server : null);
+    const round = await this.#ask(asked, isOfControl(kind) ? server : null);
     const asked_ms = clock.now_ms();
     const isEarly = (): boolean => round.heard.some((times) => times.length < after_tokens) && clock.now_ms() - asked_ms < ANSWERS_MS_MAX;
     // What waits for its chance is there from the first: who only prefills has none later.
     const isAwaited = (WORKER_KINDS as readonly LiveKind[]).includes(kind) || seed % 2 === 0;
     while (isAwaited && !isAborted() && isEarly() && (await isPending(round.ended))) await pause(1);
-    if (kind === 'control-lost') return this.#loseControl(round, where, seed, stats);
+    if (isOfControl(kind)) return this.#loseControl(kind, round, where, seed, stats);
     const waits = boundOf(kind) === null ? null : waitsOfAll();
     const struck_ms = clock.now_ms();
     this.#give(worker, kind, seed);
@@ -189,11 +189,10 @@ export class LiveStrikes {
   }
 
   /** Its four calls go on in the pod's next life, and so do those that come over HTTP. */
-  async #loseControl(round: Round, where: string, seed: number, before: PodStats): Promise<Strike | null> {
+  async #loseControl(kind: ControlKind, round: Round, where: string, seed: number, before: PodStats): Promise<Strike | null> {
     const { pod, clock, spare_workers, isAborted } = this.#around;
-    const kind = 'control-lost';
     const struck_ms = clock.now_ms();
-    const becomes = this.#control.strike(seed);
+    const becomes = this.#control.strike(kind, seed);
     if (!(await this.#hear(round, struck_ms, where))) return null;
     const stall = longestStall(round, struck_ms);
     const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, bound_ms: null, parts: null } as const;

@@ -17,7 +17,7 @@ import { type Verdict, type Violation, worst } from './invariants.ts';
 import { withoutWarnings } from './live-control.ts';
 import { lossesOf } from './live-findings.ts';
 import { overHttp } from './live-http.ts';
-import { type LiveKind, WORKER_KINDS } from './live-kinds.ts';
+import { isOfControl, type LiveKind, WORKER_KINDS } from './live-kinds.ts';
 import { LivePlaces } from './live-places.ts';
 import { LiveStrikes, type Strike } from './live-strikes.ts';
 import { leftovers } from './nothing-left.ts';
@@ -94,13 +94,13 @@ export async function runLive({
   };
   using _quiet = withoutWarnings();
   await using undisturbed = new Undisturbed();
-  const pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'));
+  const pod = await createLivePod(options, entryPoint('../chaos/live-worker-thread'), { entry: entryPoint('../chaos/live-control-thread') });
   const isAborted = (): boolean => signal?.aborted === true;
   await using closing = new AsyncDisposableStack();
   closing.defer(() => (isAborted() ? waitAtMost(pod.close(), CLOSE_MS_MAX) : pod.close()));
   const { promise: aborted, resolve: abort } = Promise.withResolvers<void>();
   signal?.addEventListener('abort', () => abort(), { once: true });
-  const server = kinds.includes('control-lost') ? await serve({ pod, port: 0 }) : null;
+  const server = kinds.some(isOfControl) ? await serve({ pod, port: 0 }) : null;
   if (server !== null) closing.defer(async () => void (await server.close()));
   const run = new LiveStrikes({
     ...{ pod, clock, undisturbed, threads: places.workers + spare_workers, spare_workers, aborted, isAborted },

@@ -1,6 +1,6 @@
 /**
- * Rubbish in a worker's ring. A worker that finds it ends itself; the control thread, with which the pod would end, and the caller's, which is somebody else's, have
- * its writer ended.
+ * Rubbish in a worker's ring. A worker that finds it ends itself; the control thread, with which all others would end, and the caller's, which is somebody else's, have
+ * its writer ended. In a ring between these two it ends the control thread, which has a successor.
  * @module
  */
 import type { ControlPage } from '../fabric/control-page.ts';
