@@ -5,6 +5,7 @@
  */
 import type { Worker } from 'node:worker_threads';
 import * as Comlink from 'comlink';
+import { CallerNaps } from './caller-naps.ts';
 import { CallerPeers } from './caller-peers.ts';
 import { ControlPulse } from './control-pulse.ts';
 import { AddressSpace } from './fabric/address-space.ts';
@@ -25,11 +26,6 @@ import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
-/**
- * One that waits for tokens looks up this often, in whole milliseconds: 1 % of a core. Half of the time until the next step was due, up to 4 ms, was slept before:
- * a third less to wake for, but tokens came in bunches (p99 of gaps with prefill apart 13.3 ms against 10.8).
- */
-const NAP_MS = 1;
 /** Calls whose tokens were lost with a worker are looked for this often, however busy the pod is; the other, while a worker that lives waits for room to send more. */
 const LOOK_MS = 250;
 const LOOK_OWED_MS = 5_000;
@@ -132,9 +128,14 @@ export class PodThreads {
     const { clock, openCalls, lookForLost, onHung } = this.#ports;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isOver || links.hasInbound();
-    const onFrame = (_peer: number, ring: RingConsumer): void => this.#receive(this.#port.read(ring));
+    const naps = new CallerNaps();
+    const onFrame = (peer: number, ring: RingConsumer): void => {
+      naps.hear(peer);
+      this.#receive(this.#port.read(ring));
+    };
     let [looked_ms, pulse_ms] = [clock.now_ms(), 0];
     while (!this.#isOver) {
+      naps.look();
       const busy = links.receive(onFrame);
       const waits = links.flush();
       const now_ms = clock.now_ms();
@@ -153,7 +154,7 @@ export class PodThreads {
         continue;
       }
       // Without a bell: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
-      if (waits || openCalls() > 0) await sleeper.nap(NAP_MS);
+      if (waits || openCalls() > 0) await sleeper.nap(naps.next_ms());
       else await sleeper.sleep(SLEEP_MS, hasWork);
     }
     // A wait that nobody ends would keep the memory.
