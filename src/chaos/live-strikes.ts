@@ -62,6 +62,8 @@ const TAKEN_MS_MAX = 5_000;
 const FOUND_MS_MAX = 60_000;
 /** No token of any call, the recovery of what was struck amid them included. How long all of them take is a matter of what else the machine does. */
 const SILENCE_MS_MAX = 60_000;
+/** The same where the whole pod begins anew, for which its threads alone may take a minute (platform/control.ts): 57 s were seen where thirty processes waited for two cores. */
+const BEGINS_MS_MAX = 180_000;
 const ANSWERS_MS_MAX = 600_000;
 const POLL_MS = 10;
 const LOOK_MS = 1_000;
@@ -193,12 +195,12 @@ export class LiveStrikes {
     const { pod, clock, spare_workers, isAborted } = this.#around;
     const struck_ms = clock.now_ms();
     const becomes = this.#control.strike(kind, seed);
-    if (!(await this.#hear(round, struck_ms, where))) return null;
+    if (!(await this.#hear(round, struck_ms, where, BEGINS_MS_MAX))) return null;
     const stall = longestStall(round, struck_ms);
     const missed = { kind, struck: false, guard: null, struck_ms, stall_ms: stall.ms, bound_ms: null, parts: null } as const;
-    const outcome = await this.#until(becomes);
+    const outcome = await this.#until(becomes, BEGINS_MS_MAX);
     if (outcome === null && !isAborted())
-      this.violations.push({ verdict: 'lost progress', what: `${where}: it was not lost, and had no successor, within ${seconds(FOUND_MS_MAX)}` });
+      this.violations.push({ verdict: 'lost progress', what: `${where}: it was not lost, or had no successor, within ${seconds(BEGINS_MS_MAX)}` });
     if (outcome === null || outcome === 'missed') return missed;
     this.#order = new LiveOrder(pod.space);
     this.lost += lossesOf(before, spare_workers) + 1;
@@ -247,10 +249,10 @@ export class LiveStrikes {
   }
 
   /** Waits for the calls' ends, and judges them. False: broken off, or they do not end. */
-  async #hear({ heard, ended }: Round, struck_ms: number, where: string): Promise<boolean> {
+  async #hear({ heard, ended }: Round, struck_ms: number, where: string, silence_ms_max = SILENCE_MS_MAX): Promise<boolean> {
     const { pod, clock, aborted, isAborted } = this.#around;
     const lastHeard_ms = (): number => Math.max(struck_ms, ...heard.map((times) => times.at(-1) ?? 0));
-    const isSilent = (): boolean => clock.now_ms() - Math.min(lastHeard_ms() + SILENCE_MS_MAX, struck_ms + ANSWERS_MS_MAX) > 0;
+    const isSilent = (): boolean => clock.now_ms() - Math.min(lastHeard_ms() + silence_ms_max, struck_ms + ANSWERS_MS_MAX) > 0;
     while (!isAborted() && !isSilent() && (await isPending(ended))) await waitAtMost(Promise.race([ended, aborted]), LOOK_MS);
     if (isAborted()) return false;
     if (await isPending(ended)) {
@@ -272,9 +274,9 @@ export class LiveStrikes {
   }
 
   /** Asks until there is an answer, at most so long. */
-  async #until<Answer>(ask: () => Promise<Answer | null>): Promise<Answer | null> {
+  async #until<Answer>(ask: () => Promise<Answer | null>, limit_ms = FOUND_MS_MAX): Promise<Answer | null> {
     const { clock, isAborted } = this.#around;
-    for (const since_ms = clock.now_ms(); clock.now_ms() - since_ms < FOUND_MS_MAX && !isAborted(); await pause(POLL_MS)) {
+    for (const since_ms = clock.now_ms(); clock.now_ms() - since_ms < limit_ms && !isAborted(); await pause(POLL_MS)) {
       const answer = await ask();
       if (answer !== null) return answer;
     }
