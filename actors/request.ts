@@ -53,11 +53,7 @@ const rankOf = ({ sequences }: Request): number => sequences[0]?.data_parallel_r
 const lateWhile = (what: string) => ({
   target: 'cancelling' as const,
   actions: assign<Request, RequestMessage, undefined, RequestMessage, never>({
-    error: ({ context }) => ({
-      code: 'deadline_exceeded',
-      message: `the request was to take ${context.deadline_ms} ms at most (deadline_ms); they were over while ${what}`,
-      param: 'deadline_ms',
-    }),
+    error: { code: 'deadline_exceeded', message: `the request has not ended within its deadline_ms: that was over while ${what}`, param: 'deadline_ms' },
   }),
 });
 
