@@ -3,6 +3,7 @@
  * deleted or over. Their successors' KV is computed by the first request that goes on from them.
  * @module
  */
+import { drawnUntil } from './flowserve/contexts.ts';
 import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
 
 type Copy = { readonly call: CreateContextCall; readonly record: ContextRecord };
@@ -13,8 +14,16 @@ const isOver = ({ record: { over_ms } }: Copy, now_ms: number): boolean => over_
 
 export class ContextCopies {
   readonly #copies = new Map<string, Copy>();
+  /** An id that was drawn names no other context, ever: its owner may ask for it when it is deleted or over. */
+  #drawn = 0;
+
+  /** As the control thread is to be asked, which may be another one than drew ids so far. */
+  asked(call: CreateContextCall): CreateContextCall {
+    return { ...call, drawn: this.#drawn };
+  }
 
   keep(call: CreateContextCall, record: ContextRecord): void {
+    if (call.id === '') this.#drawn = Math.max(this.#drawn, drawnUntil(record.id));
     // So many at most as the pod keeps: those that are over make room there, too.
     for (const [key, copy] of this.#copies) if (isOver(copy, record.created_ms)) this.#copies.delete(key);
     this.#copies.set(keyOf(record.id, call.cache_salt), { call, record });

@@ -174,7 +174,7 @@ export class LivePod implements Pod {
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
     const record = await createContext(prompt, options, this.#calls, this.#threads.handle.plan.hosting.deployment, {
       create: async (call) => {
-        const created = await this.#ask((remote) => remote.createContext(call) as Promise<Outcome<ContextRecord>>);
+        const created = await this.#ask((remote) => remote.createContext(this.#contexts.asked(call)) as Promise<Outcome<ContextRecord>>);
         this.#contexts.keep(call, created);
         return created;
       },

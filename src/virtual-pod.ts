@@ -237,7 +237,7 @@ export class VirtualPod implements Pod {
     const { frontend, plan } = this.control;
     const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
       create: async (call) => {
-        const created = frontend.contexts.create(call);
+        const created = frontend.contexts.create(this.#contexts.asked(call));
         this.#contexts.keep(call, created);
         return created;
       },

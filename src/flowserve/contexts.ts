@@ -29,6 +29,7 @@ export type ContextsPorts = {
 };
 
 const CONTEXTS_MAX = 1_024;
+const DRAWN = 'ctx-';
 
 /** No id has an @. */
 const keyOf = (id: string, cache_salt: string): string => (cache_salt === '' ? id : `${id}@${cache_salt}`);
@@ -44,8 +45,9 @@ export class Contexts {
 
   /** @throws `invalid_request` for an id that is taken or a prompt that cannot be served, `overloaded` where there are too many */
   create(call: CreateContextCall): ContextRecord {
-    const { id, prompt, cache_salt, expires_ms } = call;
+    const { id, prompt, cache_salt, expires_ms, drawn = 0 } = call;
     this.#forgetOver();
+    this.#next = Math.max(this.#next, drawn + 1);
     if (this.#find(id, cache_salt)) throw new MinipodError('invalid_request', `id: there is a context '${id}' already; delete it first`, { param: 'id' });
     if (this.#byKey.size >= CONTEXTS_MAX)
       throw new MinipodError('overloaded', `${CONTEXTS_MAX} contexts are kept, and no more are possible: delete some, or let them expire`);
@@ -99,11 +101,14 @@ export class Contexts {
 
   #newId(): string {
     let id: string;
-    do id = `ctx-${(this.#next++).toString(16)}`;
+    do id = `${DRAWN}${(this.#next++).toString(16)}`;
     while ([...this.#byKey.values()].some((context) => context.id === id));
     return id;
   }
 }
+
+/** How far ids were drawn when this one was. */
+export const drawnUntil = (id: string): number => Number.parseInt(id.slice(DRAWN.length), 16);
 
 /** The same wherever one is named that is not there. */
 export const contextNotFound = (id: string): MinipodError =>

@@ -52,6 +52,8 @@ export type CreateContextCall = {
   readonly expires_ms: number;
   /** Of one that a lost control thread had kept, by the pod's clock; missing: now. */
   readonly created_ms?: number;
+  /** So far ids were drawn, by control threads that are lost, too; missing: none was. */
+  readonly drawn?: number;
 };
 
 /** Times are the pod's own; `over_ms` −1: it has no end. */

@@ -61,6 +61,8 @@ it('keeps contexts as they were, and has calls that come meanwhile wait', async 
   const { created } = await pod.createContext(prompt, { id: 'kept', expires_s: 60 });
   await pod.createContext(prompt, { id: 'deleted' });
   await pod.deleteContext('deleted');
+  const drawn = await pod.createContext(prompt);
+  await pod.deleteContext(drawn.id);
   const { life } = await pod.kvEvents(0);
   expect(await pod.kvEvents(0)).toMatchObject({ life });
   pod.loseControl();
@@ -68,6 +70,8 @@ it('keeps contexts as they were, and has calls that come meanwhile wait', async 
   expect(fingerprint(late)).toEqual(right);
   expect(await pod.listContexts()).toMatchObject([{ id: 'kept', created, expires: created + 60 }]);
   expect(await pod.stats()).toMatchObject({ control_recoveries: [{ start_ms: expect.any(Number) }], control_threads_lost: 1 });
+  // Who still asks for the deleted one is not to find somebody else's.
+  expect((await pod.createContext(prompt)).id).not.toBe(drawn.id);
   // What whoever follows the cache knows of it is no more.
   expect((await pod.kvEvents(0)).life).toBeGreaterThan(life);
 });
