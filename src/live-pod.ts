@@ -2,7 +2,7 @@
  * A pod on worker threads, from its caller's thread: Comlink for create, stats and close, a ring for everything that happens often.
  *
  *   serving ─▶ (the control thread ends, or hangs) ─▶ succeeding ─▶ serving        others in their place, in other memory; open calls go on from their records
- *      └─▶ (workers die again and again; or a trace is written) ─▶ failed ◀┘        one control thread after the other was lost
+ *      └─▶ (workers die again and again) ─▶ failed ◀──────┘                          one control thread after the other was lost
  *
  * Nobody else outlives the control thread, which starts all others. So what must not be lost with it is here: what calls go on from (delivery.ts), and what
  * contexts were made of (context-copies.ts).
@@ -25,7 +25,8 @@ import { type GenerateOptions, type PodOptions, parseOptions, podOptionsSchema }
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import { RestartIntensity } from './platform/restart-intensity.ts';
 import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
-import { controlOptionsOf, modelInfoOf, startPodThreads, unwrap } from './pod-start.ts';
+import { PodLives } from './pod-lives.ts';
+import { controlOptionsOf, modelInfoOf, unwrap } from './pod-start.ts';
 import { podStats } from './pod-stats.ts';
 import { type CallerPorts, PodThreads, PULSE_MS, type StartedThreads } from './pod-threads.ts';
 import type { CallerToPod, ContextRecord } from './protocol/caller.ts';
@@ -39,7 +40,6 @@ import { CALLER_THREAD } from './runtime/directory.ts';
 import { checkedMeanwhile, waitAtMost } from './runtime/event-loop.ts';
 import { scaleSchema } from './scale-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
-import { LiveInspection } from './trace/live-inspection.ts';
 
 /** More than all that the control thread waits for in turn while it closes: past it, it is stuck itself, in a full ring of a recorder whose disk hangs. */
 const CLOSE_MS_MAX = 60_000;
@@ -53,22 +53,25 @@ const MEMORY_SHARE_MAX = 0.75;
 /** A test's control threads: `entry`: that misbehave; `hung_ms_max`: that are given up sooner. */
 export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number };
 
+/** What comes after a pod's first threads. `begin`: others in a lost control thread's place; null: there are none. `close`: nothing more is to be told of them. */
+export type Future = { readonly begin: (() => Promise<StartedThreads>) | null; readonly close: () => Promise<void> };
+
+const NO_FUTURE: Future = { begin: null, close: async () => {} };
+
 /** `worker_entry`: what its workers run instead of the shipped entry, where they are to break. */
 export async function createLivePod(options: PodOptions = {}, worker_entry?: URL, { entry, hung_ms_max }: ControlTerms = {}): Promise<LivePod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const origin_ms = epoch_ms();
-  const inspection = inspect === undefined ? null : new LiveInspection(asInspect(inspect), origin_ms);
+  const entries = { control: entry, worker: worker_entry };
+  const lives = new PodLives(controlOptionsOf(resolved, origin_ms), entries, inspect === undefined ? null : asInspect(inspect));
   try {
-    const control = controlOptionsOf(resolved, origin_ms, inspection?.state);
-    const entries = { control: entry, worker: worker_entry };
-    const started = await startPodThreads(control, entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
-    // A trace is of one life of a pod, and what led to its end is what it is wanted for.
-    const isRecorded = inspection !== null || resolved.record !== undefined || resolved.record_routing !== undefined;
-    const hasSuccessor = !isRecorded && 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
-    return new LivePod(started, monotonicClock(origin_ms), inspection, hasSuccessor ? () => startPodThreads(control, entries) : null, hung_ms_max);
+    const started = await lives.begin(onProgress);
+    const hasSuccessor = 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
+    const future = { begin: hasSuccessor ? () => lives.beginAnew() : null, close: () => lives.close() };
+    return new LivePod(started, monotonicClock(origin_ms), future, hung_ms_max);
   } catch (error) {
-    await inspection?.close();
+    await lives.close();
     throw error;
   }
 }
@@ -86,13 +89,11 @@ export class LivePod implements Pod {
   readonly #records: DeliveredRecords;
   readonly #calls: Calls;
   readonly #contexts = new ContextCopies();
-  readonly #inspection: LiveInspection | null;
+  readonly #future: Future;
   /** What it was told to have, of one task executor, beside its options. Null: nothing. */
   #shape: ScaleOptions | null = null;
   /** Until a successor has that shape, too: whoever asks for another one waits. */
   #reshaping: Promise<void> | null = null;
-  /** Null: a lost control thread has no successor. */
-  readonly #startAnew: (() => Promise<StartedThreads>) | null;
   readonly #restarts = new RestartIntensity(SUCCESSORS_MAX, SUCCESSORS_PERIOD_MS);
   readonly #recoveries = new ControlRecoveries();
   /** What is asked of the control thread and not answered: fails with it, or is asked of its successor. */
@@ -110,14 +111,12 @@ export class LivePod implements Pod {
   constructor(
     started: StartedThreads,
     clock: Clock,
-    inspection: LiveInspection | null = null,
-    startAnew: (() => Promise<StartedThreads>) | null = null,
+    future: Future = NO_FUTURE,
     hung_ms_max = HUNG_MS_MAX,
   ) {
     this.#clock = clock;
     this.#origin_ms = epoch_ms() - clock.now_ms();
-    this.#inspection = inspection;
-    this.#startAnew = startAnew;
+    this.#future = future;
     this.#ports = {
       clock,
       hung_ms_max,
@@ -127,7 +126,7 @@ export class LivePod implements Pod {
       lookForLost: () => this.#calls.look(),
       onLost: (threads, error) => this.#lose(threads, error),
       onHung: (threads, error) => {
-        if (startAnew !== null) this.#lose(threads, error);
+        if (future.begin !== null) this.#lose(threads, error);
       },
     };
     this.#threads = new PodThreads(started, this.#ports);
@@ -257,7 +256,7 @@ export class LivePod implements Pod {
     for (const reject of this.#questions) reject(CLOSED());
     threads.leave();
     await threads.terminate();
-    await this.#inspection?.close();
+    await this.#future.close();
   }
 
   /** While nobody is there to be told, calls wait: those that are open then are all told of at once. */
@@ -299,18 +298,18 @@ export class LivePod implements Pod {
   /** The control thread is lost, and all others with it. */
   #lose(threads: PodThreads, error: MinipodError): void {
     if (threads !== this.#threads || this.#succession !== null || this.#isClosed) return;
-    const startAnew = this.#startAnew;
+    const { begin } = this.#future;
     if (this.#closing !== null) {
       threads.abandon();
       this.#fail(error);
-    } else if (startAnew === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
+    } else if (begin === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
     else if (!this.#restarts.allows(this.#clock.now_ms())) {
       threads.abandon();
       this.#fail(this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS));
-    } else this.#succession = this.#succeed(threads, startAnew, error);
+    } else this.#succession = this.#succeed(threads, begin, error);
   }
 
-  async #succeed(lost: PodThreads, startAnew: () => Promise<StartedThreads>, error: MinipodError): Promise<void> {
+  async #succeed(lost: PodThreads, begin: () => Promise<StartedThreads>, error: MinipodError): Promise<void> {
     this.#recoveries.lost(this.#clock.now_ms(), error.message);
     // No caller notices, and whoever runs the pod must: it may be a defect.
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
@@ -319,7 +318,7 @@ export class LivePod implements Pod {
     // One that hangs: the others ended by themselves.
     void lost.terminate();
     try {
-      const threads = await this.#startAtLast(startAnew);
+      const threads = await this.#startAtLast(begin);
       this.#threads = threads;
       this.#succession = null;
       // Close waits for this, and ends whom it finds.
@@ -335,10 +334,10 @@ export class LivePod implements Pod {
   }
 
   /** One that does not come so far may have met what the lost one did: there is another, as often as one may be lost. */
-  async #startAtLast(startAnew: () => Promise<StartedThreads>): Promise<PodThreads> {
+  async #startAtLast(begin: () => Promise<StartedThreads>): Promise<PodThreads> {
     for (;;) {
       try {
-        return await this.#start(startAnew);
+        return await this.#start(begin);
       } catch (error) {
         if (this.#closing !== null) throw error;
         if (!this.#restarts.allows(this.#clock.now_ms())) throw this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS);
@@ -347,8 +346,8 @@ export class LivePod implements Pod {
   }
 
   /** What is kept for callers is there before they are heard. */
-  async #start(startAnew: () => Promise<StartedThreads>): Promise<PodThreads> {
-    const threads = new PodThreads(await startAnew(), this.#ports);
+  async #start(begin: () => Promise<StartedThreads>): Promise<PodThreads> {
+    const threads = new PodThreads(await begin(), this.#ports);
     try {
       for (const call of this.#contexts.calls(this.#clock.now_ms())) {
         const answer = threads.remote.createContext(call) as Promise<Outcome<ContextRecord>>;
@@ -377,7 +376,7 @@ export class LivePod implements Pod {
     this.#isClosed = true;
     this.#threads.leave();
     this.#calls.close(error);
-    void this.#inspection?.close();
+    void this.#future.close();
     for (const reject of this.#questions) reject(error);
     this.#failed.resolve();
   }

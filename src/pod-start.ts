@@ -18,8 +18,8 @@ import { entryPoint } from './runtime/thread-entry.ts';
 import { startThread } from './runtime/thread-start.ts';
 import { topologyOf } from './topology-options.ts';
 
-/** What a control thread is given for the options of a pod. `inspected`: of whoever looks on. */
-export function controlOptionsOf(resolved: ResolvedPodOptions, origin_ms: number, inspected: Int32Array | undefined): ControlOptions {
+/** What a control thread is given for the options of a pod. */
+export function controlOptionsOf(resolved: ResolvedPodOptions, origin_ms: number): ControlOptions {
   const { model, npus: _npus, data_parallel_size: _size, clock: _clock, kernels: _kernels, seed: _seed, kv_blocks, memory_bytes, ...numbers } = resolved;
   return {
     ...numbers,
@@ -31,7 +31,6 @@ export function controlOptionsOf(resolved: ResolvedPodOptions, origin_ms: number
     memory_bytes,
     folder: resolveModel(model),
     origin_ms,
-    inspected,
   };
 }
 

@@ -47,6 +47,8 @@ export type ControlHandle = {
   readonly lost: readonly number[];
   /** Messages carry their cause. */
   readonly isTraced: boolean;
+  /** One word for all rings of a recorder (trace/recording-state.ts). */
+  readonly recordings: readonly Int32Array[];
   readonly vocab_size: number;
   readonly parameters: number;
   readonly has_chat_template: boolean;

@@ -75,7 +75,7 @@ export class Control {
   readonly #corruptRings: CorruptRings;
   readonly #network: NetworkCardKeeper;
   readonly #clock: Clock;
-  readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost'>;
+  readonly #handle: Omit<ControlHandle, 'seating' | 'epochs' | 'lost' | 'recordings'>;
   readonly #rebalances = new Rebalances();
   readonly #reports: WorkerReports;
   readonly #figures: PodFigures;
@@ -213,7 +213,7 @@ export class Control {
 
   /** What the caller's thread needs, which takes its rings now. */
   get handle(): ControlHandle {
-    return { ...this.#handle, ...this.#workers.seatCaller() };
+    return { ...this.#handle, recordings: this.#recordings.states, ...this.#workers.seatCaller() };
   }
 
   rebalance(force: boolean): Promise<RebalanceReport[]> {

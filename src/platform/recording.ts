@@ -127,6 +127,11 @@ export class Recordings {
     return this.#routing?.newRing(thread) ?? null;
   }
 
+  /** Of those who write: on Deno they outlive this thread. */
+  get states(): readonly Int32Array[] {
+    return [this.#acts, this.#routing].flatMap((recorder) => (recorder === null ? [] : [recorder.state]));
+  }
+
   /** Writes what is left, for so long at most. */
   async close(limit_ms?: number): Promise<void> {
     await Promise.all([this.#acts?.close(limit_ms), this.#routing?.close(limit_ms)]);

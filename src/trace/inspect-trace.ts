@@ -17,8 +17,11 @@ import { TraceReader } from './trace-reader.ts';
 export class ReplayedInspection {
   readonly #replay: Replay;
   readonly #events: InspectionEvents;
+  /** Acts are numbered anew in each life of a pod. */
+  readonly #prefix: string;
 
-  constructor(tell: Inspect, { origin_ms = 0, prompts = 'recorded' }: { readonly origin_ms?: number; readonly prompts?: Prompts } = {}) {
+  constructor(tell: Inspect, { origin_ms = 0, prompts = 'recorded', life = 1 }: { origin_ms?: number; prompts?: Prompts; life?: number } = {}) {
+    this.#prefix = life === 1 ? '' : `${life}:`;
     this.#replay = new Replay(null, prompts);
     this.#events = new InspectionEvents(tell, origin_ms);
   }
@@ -27,7 +30,7 @@ export class ReplayedInspection {
   feed(record: ActRecord, index: number): Divergence | null {
     const divergence = this.#replay.feed(record, index);
     const { act } = this.#replay;
-    if (divergence === null && act !== null) this.#events.tell(act, `${record.thread}/${record.number}`, record.time_us);
+    if (divergence === null && act !== null) this.#events.tell(act, `${this.#prefix}${record.thread}/${record.number}`, record.time_us);
     return divergence;
   }
 }

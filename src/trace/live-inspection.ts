@@ -35,10 +35,13 @@ export class LiveInspection {
   readonly #order = new CausalOrder();
   #acts = 0;
   #isClosing = false;
+  /** Whoever looked on was told no more. */
+  hasFailed = false;
   readonly #ended: Promise<void>;
 
-  constructor(inspect: Inspect, origin_ms: number) {
-    this.#replayed = new ReplayedInspection(inspect, { origin_ms });
+  /** `life`: of the pod's threads, from 1. */
+  constructor(inspect: Inspect, origin_ms: number, life = 1) {
+    this.#replayed = new ReplayedInspection(inspect, { origin_ms, life });
     this.#ended = this.#run();
   }
 
@@ -64,6 +67,7 @@ export class LiveInspection {
         else await this.#bell.sleep(pause_ms);
       }
     } catch (error) {
+      this.hasFailed = true;
       endInspection(error);
     }
     // Whoever waits for room waits for nothing.

@@ -32,7 +32,8 @@ const CLOSE_MS_MAX = 30_000;
 export class LiveRecorder {
   readonly #path: string;
   readonly #worker: Worker;
-  readonly #state = makeState();
+  /** The rings' word. */
+  readonly state = makeState();
   readonly #options: ActLogOptions;
   readonly #onEnded: (error: MinipodError) => void;
   readonly #opened = Promise.withResolvers<void>();
@@ -51,7 +52,7 @@ export class LiveRecorder {
     this.#path = path;
     this.#options = { whenFull, prompts, path, ...(patience_ms !== undefined && { patience_ms }) };
     this.#onEnded = onEnded;
-    const workerData: RecorderData = { path, header, state: this.#state };
+    const workerData: RecorderData = { path, header, state: this.state };
     this.#worker = startThread(entry ?? entryPoint('../trace/recorder-thread'), { workerData });
     this.#opened.promise.catch(() => {});
     this.#worker.on('message', (message: FromRecorder) => {
@@ -67,7 +68,7 @@ export class LiveRecorder {
 
   /** For one life of a thread. */
   newRing(thread: number): ActRing {
-    const ring = makeActRing(thread, this.#state, this.#options);
+    const ring = makeActRing(thread, this.state, this.#options);
     this.#worker.postMessage({ type: 'ring', ring } satisfies ToRecorder);
     return ring;
   }
@@ -85,7 +86,7 @@ export class LiveRecorder {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     // Whoever waits for room waits for nothing.
-    setOver(this.#state);
+    setOver(this.state);
     if (error !== null) this.#opened.reject(error);
     if (error !== null && this.#isOpen) this.#onEnded(error);
     this.#ended.resolve(identity);

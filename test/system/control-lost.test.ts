@@ -1,11 +1,19 @@
 /** The control thread is lost, and all others with it: the pod goes on, and no caller notices more than the time that it takes. */
-import { expect, it } from 'vitest';
+import { writeFileSync } from 'node:fs';
+import { afterAll, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
-import type { GenerateOptions } from '../../src/index.ts';
+import type { GenerateOptions, InspectionEvent } from '../../src/index.ts';
 import { createLivePod, type LivePod } from '../../src/live-pod.ts';
+import { actsOf } from '../../src/trace/acts.ts';
+import { TraceReader } from '../../src/trace/trace-reader.ts';
+import { traceFolder } from '../trace/files.ts';
+import { expectWhole } from '../trace/whole-run.ts';
 import { askServer, liveBytes } from './clients.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { CONTROL_ORDERS, ROGUE_CONTROL } from './rogue-control-order.ts';
+
+const folder = traceFolder();
+afterAll(() => folder[Symbol.dispose]());
 
 const CALLS: readonly { readonly prompt: readonly number[]; readonly options: GenerateOptions }[] = Array.from({ length: 6 }, (_, index) => ({
   prompt: Array.from({ length: 3 + index * 40 }, (_, at) => 5 + ((index * 31 + at * 17) % 900)),
@@ -88,6 +96,38 @@ it('ends where one control thread after the other is lost, and says so to all', 
   await expect(running).rejects.toMatchObject({ code: 'worker_failed' });
   await expect(pod.stats()).rejects.toMatchObject(why);
   await pod.close();
+});
+
+it('is recorded and told of on, each life by itself', async () => {
+  const [path, routing] = [folder.file('run.trace'), folder.file('run.routing')];
+  // Another run has left this one.
+  writeFileSync(folder.file('run.2.routing'), '');
+  const told: InspectionEvent[] = [];
+  const pod = await createLivePod({ npus: 2, workers: 2, record: path, record_routing: routing, inspect: (event) => told.push(event) });
+  const right = await completeAll(pod);
+  const from = (await pod.stats()).generation_tokens;
+  const running = completeAll(pod);
+  await untilTold(pod, from, 30);
+  await pod.killControl();
+  expect(await running).toEqual(right);
+  await expectNothingLeft(pod, 1);
+  await pod.close();
+  // All that came to the disk can be read; on Deno who writes outlives the control thread, and ends the file.
+  const readCut = (): [boolean, string | null] => {
+    using reader = TraceReader.open(path);
+    const acts = actsOf(reader);
+    expect([...acts].length).toBeGreaterThan(100);
+    return [reader.totals === null, acts.stopped];
+  };
+  const ended = 'Deno' in globalThis ? [false, 'the control thread was lost, and all others with it'] : [true, null];
+  await expect.poll(readCut).toEqual(ended);
+  // The other one is whole: who went on there, and all that came after.
+  expect(expectWhole(folder.file('run.2.trace')).some(({ message }) => message?.type === 'RESUME')).toBe(true);
+  using routed = TraceReader.open(folder.file('run.3.routing'));
+  expect(routed.totals?.records).toBeGreaterThan(0);
+  expect(new Set(told.map(({ id }) => id)).size).toBe(told.length);
+  const births = told.filter(({ type, sessionId }) => type === '@xstate.actor' && sessionId === 'npu/0');
+  expect(births).toHaveLength(2);
 });
 
 it('says while it has no successor that it is not well, and streams over HTTP go on', async () => {

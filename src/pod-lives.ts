@@ -1,0 +1,71 @@
+/**
+ * The lives of a pod's threads, one after the other, and what is recorded and told of each. A trace is of one life, and replays by itself: so each has a file of its
+ * own. Whoever looks on is told of a life to its end before the next one begins.
+ * @module
+ */
+import { existsSync } from 'node:fs';
+import type { ControlOptions } from './platform/control-handle.ts';
+import { warnRecordingEnded } from './platform/recording.ts';
+import type { ProgressReport } from './platform/weights.ts';
+import { type PodEntries, startPodThreads } from './pod-start.ts';
+import type { StartedThreads } from './pod-threads.ts';
+import { MinipodError } from './protocol/errors.ts';
+import type { Inspect } from './trace/inspection-events.ts';
+import { fileOfLife } from './trace/life-file.ts';
+import { LiveInspection } from './trace/live-inspection.ts';
+
+export class PodLives {
+  readonly #options: ControlOptions;
+  readonly #entries: PodEntries;
+  #inspect: Inspect | null;
+  #inspection: LiveInspection | null = null;
+  #life = 0;
+  #isRecorded = true;
+
+  constructor(options: ControlOptions, entries: PodEntries, inspect: Inspect | null) {
+    [this.#options, this.#entries, this.#inspect] = [options, entries, inspect];
+  }
+
+  /** The first, or another one in the place of one that is over. */
+  async begin(onProgress?: (report: ProgressReport) => void): Promise<StartedThreads> {
+    const life = ++this.#life;
+    // Who threw is told no more.
+    if (this.#inspection?.hasFailed === true) this.#inspect = null;
+    await this.close();
+    const inspection = this.#inspect === null ? null : new LiveInspection(this.#inspect, this.#options.origin_ms, life);
+    this.#inspection = inspection;
+    const options = { ...this.#options, ...(life > 1 && this.#recordedBeside(life)), inspected: inspection?.state };
+    return startPodThreads(options, this.#entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
+  }
+
+  /** The same in a lost one's place. Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
+  async beginAnew(): Promise<StartedThreads> {
+    try {
+      return await this.begin();
+    } catch (error) {
+      if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
+      warnRecordingEnded(error);
+      this.#isRecorded = false;
+      return this.begin();
+    }
+  }
+
+  /** Tells what is left to tell of the latest. */
+  async close(): Promise<void> {
+    await this.#inspection?.close();
+  }
+
+  #recordedBeside(life: number): Pick<ControlOptions, 'record' | 'record_routing'> {
+    const { record, record_routing } = this.#options;
+    const file = (path: string | undefined): string | undefined => (path === undefined || !this.#isRecorded ? undefined : freeFile(path, life));
+    return { record: file(record), record_routing: file(record_routing) };
+  }
+}
+
+/** Another run may have left some: none is replaced. */
+function freeFile(path: string, life: number): string {
+  for (let number = life; ; number++) {
+    const file = fileOfLife(path, number);
+    if (!existsSync(file)) return file;
+  }
+}
