@@ -1,7 +1,7 @@
 /**
  * A pod on worker threads, from its caller's thread: Comlink for create, stats and close, a ring for everything that happens often.
  *
- *   serving ─▶ (the control thread ends, or hangs) ─▶ succeeding ─▶ serving        others in their place, in other memory; open calls go on from their records
+ *   serving ─▶ (the control thread ends, or hangs) ─▶ succeeding ─▶ serving        others in their place; open calls go on from their records
  *      └─▶ (workers die again and again) ─▶ failed ◀──────┘                          one control thread after the other was lost
  *
  * Nobody else outlives the control thread, which starts all others. So what must not be lost with it is here: what calls go on from (delivery.ts), and what
@@ -38,6 +38,7 @@ import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleRe
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD } from './runtime/directory.ts';
 import { checkedMeanwhile, waitAtMost } from './runtime/event-loop.ts';
+import { TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
 import { scaleSchema } from './scale-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
@@ -47,14 +48,21 @@ const CLOSE_MS_MAX = 60_000;
 const SUCCESSORS_MAX = 4;
 const SUCCESSORS_PERIOD_MS = 60_000;
 
-/** A successor's memory is another one, and the lost one's is free when V8 has found that nobody has it: both together take no more of the machine's. */
+/** Threads end in milliseconds; a recorder whose disk hangs does not. Then a successor begins in another memory. */
+const ENDED_MS_MAX = 10_000;
+/** Where a successor's memory is another one, the lost one's is free when V8 has found that nobody has it: both together take no more of the machine's. */
 const MEMORY_SHARE_MAX = 0.75;
 
 /** A test's control threads: `entry`: that misbehave; `hung_ms_max`: that are given up sooner. */
 export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number };
 
-/** What comes after a pod's first threads. `begin`: others in a lost control thread's place; null: there are none. `close`: nothing more is to be told of them. */
-export type Future = { readonly begin: (() => Promise<StartedThreads>) | null; readonly close: () => Promise<void> };
+type Memories = readonly WebAssembly.Memory[];
+type Begin = (memories: Memories | undefined) => Promise<StartedThreads>;
+/**
+ * What comes after a pod's first threads. `begin`: others, in the memory of those or in another one; null: there are none. `close`: nothing more is to be told of
+ * any of them.
+ */
+export type Future = { readonly begin: Begin | null; readonly close: () => Promise<void> };
 
 const NO_FUTURE: Future = { begin: null, close: async () => {} };
 
@@ -67,8 +75,16 @@ export async function createLivePod(options: PodOptions = {}, worker_entry?: URL
   const lives = new PodLives(controlOptionsOf(resolved, origin_ms), entries, inspect === undefined ? null : asInspect(inspect));
   try {
     const started = await lives.begin(onProgress);
-    const hasSuccessor = 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
-    const future = { begin: hasSuccessor ? () => lives.beginAnew() : null, close: () => lives.close() };
+    const fitsTwice = 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
+    const begin: Begin = async (memories) => {
+      if (memories === undefined && !fitsTwice)
+        throw new MinipodError(
+          'out_of_memory',
+          'the pod ends: not all threads of the lost control thread have ended, and there is no room for another memory beside theirs',
+        );
+      return lives.beginAnew(memories);
+    };
+    const future = { begin: TERMINATION_IS_PROOF || fitsTwice ? begin : null, close: () => lives.close() };
     return new LivePod(started, monotonicClock(origin_ms), future, hung_ms_max);
   } catch (error) {
     await lives.close();
@@ -108,12 +124,7 @@ export class LivePod implements Pod {
   /** Why it came to an end by itself: told to whoever asks it something afterwards. */
   #failure: MinipodError | null = null;
 
-  constructor(
-    started: StartedThreads,
-    clock: Clock,
-    future: Future = NO_FUTURE,
-    hung_ms_max = HUNG_MS_MAX,
-  ) {
+  constructor(started: StartedThreads, clock: Clock, future: Future = NO_FUTURE, hung_ms_max = HUNG_MS_MAX) {
     this.#clock = clock;
     this.#origin_ms = epoch_ms() - clock.now_ms();
     this.#future = future;
@@ -309,16 +320,18 @@ export class LivePod implements Pod {
     } else this.#succession = this.#succeed(threads, begin, error);
   }
 
-  async #succeed(lost: PodThreads, begin: () => Promise<StartedThreads>, error: MinipodError): Promise<void> {
+  async #succeed(lost: PodThreads, begin: Begin, error: MinipodError): Promise<void> {
     this.#recoveries.lost(this.#clock.now_ms(), error.message);
     // No caller notices, and whoever runs the pod must: it may be a defect.
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
     lost.abandon();
     for (const reject of this.#questions) reject(LOST);
-    // One that hangs: the others ended by themselves.
-    void lost.terminate();
+    // One that hangs; all others end with it, or by themselves.
+    const ended = lost.terminate(ENDED_MS_MAX);
     try {
-      const threads = await this.#startAtLast(begin);
+      const memories = TERMINATION_IS_PROOF && (await ended) ? lost.handle.memories : undefined;
+      if (memories !== undefined) this.#records.setAside();
+      const threads = await this.#startAtLast(begin, memories);
       this.#threads = threads;
       this.#succession = null;
       // Close waits for this, and ends whom it finds.
@@ -334,32 +347,33 @@ export class LivePod implements Pod {
   }
 
   /** One that does not come so far may have met what the lost one did: there is another, as often as one may be lost. */
-  async #startAtLast(begin: () => Promise<StartedThreads>): Promise<PodThreads> {
+  async #startAtLast(begin: Begin, memories: Memories | undefined): Promise<PodThreads> {
     for (;;) {
       try {
-        return await this.#start(begin);
+        // Whoever does not begin is waited for until he has ended.
+        const threads = new PodThreads(await begin(memories), this.#ports);
+        try {
+          return await this.#settle(threads);
+        } catch (error) {
+          threads.abandon();
+          if (!(await threads.terminate())) memories = undefined;
+          throw error;
+        }
       } catch (error) {
-        if (this.#closing !== null) throw error;
+        if (this.#closing !== null || (error instanceof MinipodError && error.code === 'out_of_memory')) throw error;
         if (!this.#restarts.allows(this.#clock.now_ms())) throw this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS);
       }
     }
   }
 
   /** What is kept for callers is there before they are heard. */
-  async #start(begin: () => Promise<StartedThreads>): Promise<PodThreads> {
-    const threads = new PodThreads(await begin(), this.#ports);
-    try {
-      for (const call of this.#contexts.calls(this.#clock.now_ms())) {
-        const answer = threads.remote.createContext(call) as Promise<Outcome<ContextRecord>>;
-        unwrap(await Promise.race([answer, threads.died]));
-      }
-      this.#records.moveTo(threads.records);
-      return threads;
-    } catch (error) {
-      threads.abandon();
-      await threads.terminate();
-      throw error;
+  async #settle(threads: PodThreads): Promise<PodThreads> {
+    for (const call of this.#contexts.calls(this.#clock.now_ms())) {
+      const answer = threads.remote.createContext(call) as Promise<Outcome<ContextRecord>>;
+      unwrap(await Promise.race([answer, threads.died]));
     }
+    this.#records.moveTo(threads.records);
+    return threads;
   }
 
   /** It has begun with the shape of its options: what runs need not wait until it has the other again. Where it is lost meanwhile, the next one is asked. */

@@ -150,7 +150,10 @@ const podOptions = z.strictObject({
   kernels: z.enum(['real', 'hash']).default('real'),
   /** Of `hash`: so much of what it generates its MTP layers draft right (`speculative_config`), as trained ones do; missing: none, but by chance. */
   hash_foreseeable: z.number().min(0).max(1).optional(),
-  /** A file to record the run in; one that is there already is not replaced. */
+  /**
+   * A file to record the run in; one that is there already is not replaced. Where the pod goes on though its control thread was lost, it does in another one beside it:
+   * `run.2.trace` of `run.trace`.
+   */
   record: z.string().min(1).optional(),
   /**
    * A file for the run's routing, which experts each token goes to in each layer and with which weights (docs/routing-trace.md); one that is there already is

@@ -26,27 +26,28 @@ export class PodLives {
     [this.#options, this.#entries, this.#inspect] = [options, entries, inspect];
   }
 
-  /** The first, or another one in the place of one that is over. */
-  async begin(onProgress?: (report: ProgressReport) => void): Promise<StartedThreads> {
+  /** The first; or, in `memories` of one that is over, or new ones, another one in its place. */
+  async begin(onProgress?: (report: ProgressReport) => void, memories?: readonly WebAssembly.Memory[]): Promise<StartedThreads> {
     const life = ++this.#life;
     // Who threw is told no more.
     if (this.#inspection?.hasFailed === true) this.#inspect = null;
     await this.close();
     const inspection = this.#inspect === null ? null : new LiveInspection(this.#inspect, this.#options.origin_ms, life);
     this.#inspection = inspection;
-    const options = { ...this.#options, ...(life > 1 && this.#recordedBeside(life)), inspected: inspection?.state };
+    const recorded = life > 1 && this.#recordedBeside(life);
+    const options = { ...this.#options, ...recorded, inspected: inspection?.state, ...(memories !== undefined && { memories }) };
     return startPodThreads(options, this.#entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
   }
 
   /** The same in a lost one's place. Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
-  async beginAnew(): Promise<StartedThreads> {
+  async beginAnew(memories: readonly WebAssembly.Memory[] | undefined): Promise<StartedThreads> {
     try {
-      return await this.begin();
+      return await this.begin(undefined, memories);
     } catch (error) {
       if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
       warnRecordingEnded(error);
       this.#isRecorded = false;
-      return this.begin();
+      return this.begin(undefined, memories);
     }
   }
 

@@ -1,6 +1,7 @@
 /**
  * One life of a pod's threads, as its caller's thread has it: the control thread, those that it started, their memory, and the rings to them. When the control
- * thread is lost that life is over, and nothing of it is read any more; the pod goes on with another one, in memory of its own (live-pod.ts).
+ * thread is lost that life is over, and nothing of it is read any more; the pod goes on with another one (live-pod.ts), in the same memory where nobody can write there any
+ * more, else in another.
  * @module
  */
 import type { Worker } from 'node:worker_threads';
@@ -23,7 +24,7 @@ import type { Clock } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, networkThreadOf } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
-import { setLost } from './trace/recording-state.ts';
+import { setOver } from './trace/recording-state.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
@@ -166,6 +167,8 @@ export class PodThreads {
   leave(): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    // Before anybody else has its memory, it writes there no more.
+    this.#sleeper.wake();
     // On Deno whatever was said of the thread would be kept else, and the memory with it.
     this.remote[Comlink.releaseProxy]();
     this.#port.links.control.ring(CALLER_THREAD);
@@ -173,18 +176,23 @@ export class PodThreads {
 
   /**
    * Its control thread is lost. In Node the threads that it started have ended with it. On Deno they live on, and one that was being started begins even later
-   * (2.9.6, both seen): they find their stop words raised, recorders that there is no more to come. Whatever they still write, they write in memory that nobody reads.
+   * (2.9.6, both seen): they find their stop words raised, and who waits until a recorder has read that there is none. Whatever they still write, they write in memory that nobody reads.
    */
   abandon(): void {
     this.leave();
-    for (const state of this.handle.recordings) setLost(state);
+    for (const state of this.handle.recordings) setOver(state);
     const { control } = this.space;
     for (let thread = CONTROL_THREAD; thread <= networkThreadOf(this.handle.plan.hosting); thread++) control.stop(thread);
   }
 
-  /** A recorder whose disk hangs cannot be stopped, nor then the thread that started it. */
-  async terminate(): Promise<void> {
-    await waitAtMost(this.#thread.terminate(), TERMINATE_MS_MAX);
+  /** A recorder whose disk hangs cannot be stopped, nor then the thread that started it. True: it has ended, and in Node all that it started. */
+  async terminate(limit_ms = TERMINATE_MS_MAX): Promise<boolean> {
+    let hasEnded = false;
+    const terminated = this.#thread.terminate().then(() => {
+      hasEnded = true;
+    });
+    await waitAtMost(terminated, limit_ms);
+    return hasEnded;
   }
 
   #receive({ from, message }: ReceivedMail): void {

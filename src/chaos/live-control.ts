@@ -1,6 +1,6 @@
 /**
  * The control thread of a live pod is lost, from its caller's thread: it is killed, or hangs, or there is rubbish where one of the two writes to the other: it ends by
- * that, or is given up for it. The pod begins anew in other memory each time; so nothing of a life is kept here but how many threads it lost.
+ * that, or is given up for it. The pod begins anew each time, in memory that was cleared or is another; so nothing of a life is kept here but how many threads it lost.
  * @module
  */
 import type { RingPlace } from '../fabric/links.ts';

@@ -74,6 +74,24 @@ function sumOf(requests: readonly RegionRequest[], total: number): string {
   return [...sums].map(([part, size]) => `${part} ${mebibytes(size)}`).join(' + ');
 }
 
+/** Those of a pod that is over and was planned alike, with nothing in them; or new ones. */
+export function segmentsFor(plan: MemoryPlan, used: readonly WebAssembly.Memory[] = []): readonly WebAssembly.Memory[] {
+  const isAlike = used.length === plan.segments.length && plan.segments.every(({ bytes }, index) => used[index]?.buffer.byteLength === bytes);
+  if (!isAlike) return allocateSegments(plan);
+  for (const { buffer } of used) clear(new Int32Array(buffer));
+  return used;
+}
+
+/** Pages in which there is nothing are not written: those that nobody has touched take no memory. */
+function clear(words: Int32Array): void {
+  const page = PAGE_BYTES / 4;
+  for (let from = 0; from < words.length; from += page) {
+    let at = from;
+    while (at < from + page && words[at] === 0) at++;
+    if (at < from + page) words.fill(0, at, from + page);
+  }
+}
+
 export function allocateSegments(plan: MemoryPlan): WebAssembly.Memory[] {
   return plan.segments.map(({ bytes }, index) => {
     const pages = bytes / PAGE_BYTES;

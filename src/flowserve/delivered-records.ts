@@ -31,6 +31,11 @@ export class DeliveredRecords {
     return new DeliveredCall(this.#place, records, () => this.#open.delete(first));
   }
 
+  /** Keeps those of open calls where no other thread is, until they move on: the table is to be cleared. */
+  setAside(): void {
+    this.moveTo(this.#place.table.apart());
+  }
+
   /** To a table of the same size, in which nobody has written yet: open calls have their records there, in the same places. */
   moveTo(table: RecordTable): void {
     moveRecords(this.#place.table, table, [...this.#open.values()].flat());

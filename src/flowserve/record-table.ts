@@ -61,12 +61,19 @@ export class RecordTable {
   readonly #base: number;
   readonly #pages: number;
 
-  constructor(space: AddressSpace, region: Region, records: number) {
+  constructor(space: Pick<AddressSpace, 'wordsOf'>, region: Pick<Region, 'base' | 'bytes'>, records: number) {
     this.words = space.wordsOf(region.base);
     this.records = records;
     this.#base = (region.base % 2 ** 32) / 4;
     this.#pages = this.#base + records * RECORD_WORDS;
     this.pages = Math.floor((region.bytes / 4 - records * RECORD_WORDS) / PAGE_WORDS);
+  }
+
+  /** An empty one of the same size, in memory of this thread's alone. */
+  apart(): RecordTable {
+    const bytes = (this.records * RECORD_WORDS + this.pages * PAGE_WORDS) * 4;
+    const words = new Int32Array(bytes / 4);
+    return new RecordTable({ wordsOf: () => words }, { base: 0, bytes }, this.records);
   }
 
   /** Index of a record's word. */

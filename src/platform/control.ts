@@ -6,7 +6,7 @@
 import { AddressSpace } from '../fabric/address-space.ts';
 import { Admission } from '../fabric/admission.ts';
 import { Links } from '../fabric/links.ts';
-import { allocateSegments } from '../fabric/memory-plan.ts';
+import { segmentsFor } from '../fabric/memory-plan.ts';
 import type { RingConsumer } from '../fabric/ring.ts';
 import { Claims } from '../flowserve/claims.ts';
 import { FRONTEND, FrontendProcess } from '../flowserve/frontend-process.ts';
@@ -96,7 +96,7 @@ export class Control {
     const vocabulary = packVocabulary(tokenizer);
     const records_routing = options.record_routing !== undefined;
     const plan = planPod(checkpoint, { ...withCacheCosts({ ...options, records_routing }, checkpoint.config), vocabulary_bytes: vocabulary.length });
-    const memories = allocateSegments(plan.memory);
+    const memories = segmentsFor(plan.memory, options.memories);
     const space = new AddressSpace(memories, plan.memory.regions);
     space.bytesAt(space.region('pod', 'vocabulary').base, vocabulary.length).set(vocabulary);
     await loadWeights(checkpoint, plan, space, module, onProgress);

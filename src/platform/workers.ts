@@ -23,6 +23,7 @@ import type { SwitchRoleMessage } from '../protocol/role-switch.ts';
 import { threadPeerLost, threadPeerRestarted } from '../protocol/threads.ts';
 import { CALLER_THREAD, type Seat, seatsOf } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
+import { TERMINATION_IS_PROOF } from '../runtime/thread-start.ts';
 import type { ControlHandle } from './control-handle.ts';
 import { Recoveries } from './recoveries.ts';
 import { RESTART_PERIOD_MS, RESTARTS_MAX, RestartIntensity } from './restart-intensity.ts';
@@ -36,9 +37,6 @@ import { endedError, gaveWayError, lostError, noSpareLeft } from './worker-error
 import { beginAgain, exitOf, hasBegun, newThread, REFURNISH_MS, type Thread, waitedFor } from './worker-life.ts';
 import { epochsOf, startWarmThread, startWorkerThread, type WorkerStart } from './worker-start.ts';
 import type { WorkersPorts } from './workers-ports.ts';
-
-/** Node ends a terminated thread before it says that it exited. Deno (2.9.6) says so at once, and a busy thread was seen writing 9 s later. */
-const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
 /** Among those who let go of a lost worker's rings, beside the other workers: the caller's thread, to which its text went. */
 export const CALLER_PEER = -1;

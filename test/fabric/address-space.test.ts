@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { GUARD_BYTES, globalAddress, offsetOf, segmentOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { Arena } from '../../src/fabric/arena.ts';
-import { allocateSegments, planMemory, SEGMENT_HEAD_BYTES } from '../../src/fabric/memory-plan.ts';
+import { allocateSegments, planMemory, SEGMENT_HEAD_BYTES, segmentsFor } from '../../src/fabric/memory-plan.ts';
 import { runs } from '../property-runs.ts';
 import { SEGMENTS } from './segments.ts';
 import { payloadOf } from './two-threads.ts';
@@ -54,6 +54,18 @@ describe('planning memory', () => {
       ),
     ).toThrow(/memory_bytes grants 4\.0 MiB: weights 4\.0 MiB \+ KV blocks 1\.0 MiB \+ hbm 3\.0 MiB/);
   });
+});
+
+it('memory of a pod that is over is there for one that is planned alike, with nothing in it, and for no other', () => {
+  const planOf = (bytes: number) => planMemory([{ owner: 'npu/0', kind: 'hbm', bytes }], 2 ** 24, 2 ** 30);
+  const used = segmentsFor(planOf(300_000));
+  const words = new Int32Array((used[0] as WebAssembly.Memory).buffer);
+  const [first, last] = [0, words.length - 1];
+  for (const at of [first, 20_000, last]) words[at] = at + 1;
+  expect(segmentsFor(planOf(600_000), used)).not.toBe(used);
+  expect([words[first], words[last]]).toEqual([first + 1, last + 1]);
+  expect(segmentsFor(planOf(300_000), used)).toBe(used);
+  expect(words.every((word) => word === 0)).toBe(true);
 });
 
 describe.each(SEGMENTS)('an address space of %i segments', (segments) => {

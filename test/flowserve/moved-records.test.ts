@@ -27,7 +27,7 @@ const append = (call: DeliveredCall, number: number, choice: number, from: numbe
 
 it('go on where they have moved from what their caller had, and from what it gets there', () => {
   fc.assert(
-    fc.property(fc.array(asked, { maxLength: 8 }), fc.nat(40), (calls, more) => {
+    fc.property(fc.array(asked, { maxLength: 8 }), fc.nat(40), fc.boolean(), (calls, more, isCleared) => {
       const [lost, successor] = [makeTable(RECORDS, TOKENS).table, makeTable(RECORDS, TOKENS).table];
       const [records, delivered] = [new RequestRecords(lost), new DeliveredRecords(lost)];
       const open = new Map<number, DeliveredCall>();
@@ -43,6 +43,11 @@ it('go on where they have moved from what their caller had, and from what it get
       records.open(sequencesOf(requestId(OWNER, 0, 99), 1, 20), LIFE, -1);
 
       const anew = new RequestRecords(successor);
+      // The successor's may lie where the lost one's were.
+      if (isCleared) {
+        delivered.setAside();
+        lost.words.fill(0);
+      }
       delivered.moveTo(successor);
       const choicesOf = (number: number): number => (calls[number] as Asked).choices;
       expect(anew.used).toMatchObject({ calls: open.size, records: [...open.keys()].reduce((sum, number) => sum + choicesOf(number), 0) });

@@ -1,7 +1,7 @@
-/** How a test tells a rogue control thread what to do: it stops one of these threads, which nobody is. */
+/** How a test tells a rogue control thread what to do, and hears that it does (`spins`): these threads, which nobody is, are stopped. */
 import { bundleOf } from '../../scripts/bundle-names.ts';
 
-export const CONTROL_ORDERS = { spin: 124, throw: 125 } as const;
+export const CONTROL_ORDERS = { spin: 124, throw: 125, spins: 126 } as const;
 
 const bundles = process.env['MINIPOD_BUNDLES'];
 /** On Deno nobody puts a bundle in its place (bundled-threads.ts). */

@@ -9,6 +9,7 @@ import '../../src/platform/control-thread.ts';
 
 const turn = ControlPage.prototype.turn;
 ControlPage.prototype.turn = function (thread: number): void {
+  if (thread === CONTROL_THREAD && this.isStopped(CONTROL_ORDERS.spin)) this.stop(CONTROL_ORDERS.spins);
   // On Deno it would spin to the end of the process.
   while (thread === CONTROL_THREAD && this.isStopped(CONTROL_ORDERS.spin) && !this.isStopped(CONTROL_THREAD));
   if (thread === CONTROL_THREAD && this.isStopped(CONTROL_ORDERS.throw)) throw new Error('the test wants it so');
