@@ -92,6 +92,8 @@ export class VirtualPod implements Pod {
   readonly #questions = new Set<(why: unknown) => void>();
   /** Told of each successor before anything of a call happens there: for who watches what is there, or breaks it. */
   onSucceeded: ((control: VirtualControl) => void) | null = null;
+  /** Told when it is lost, and how long there will be none. */
+  onLost: ((successor_ns: number) => void) | null = null;
   readonly model: ModelInfo;
   /** Until nothing is left to happen; null: it is so. */
   #running: Promise<void> | null = null;
@@ -138,17 +140,23 @@ export class VirtualPod implements Pod {
     return this.#control;
   }
 
+  /** Its control thread is lost, and none is there in its place. */
+  get isLost(): boolean {
+    return this.#succession !== null;
+  }
+
   /**
    * Its control thread is lost, and all others with it: what was computed is gone, and another pod begins in its place, as a live one does. Whatever waits goes on
    * there. Each of them writes a trace of its own (life-file.ts). Who looks on tells acts apart by their numbers, which begin anew: such a pod has no successor.
    */
-  loseControl(successor_ns = SUCCESSOR_NS): void {
+  loseControl(successor_ns = SUCCESSOR_NS, reason = 'its control thread was lost'): void {
     assert(this.#ports.inspect === undefined, 'a pod that is looked at has no successor');
     if (this.#succession !== null || this.#isClosed) return;
     this.#succession = { ...Promise.withResolvers<void>(), successor_ns };
     // Nobody may have asked anything of it.
     this.#succession.promise.catch(() => {});
-    this.#recoveries.lost(this.#control.host.clock.now_ms(), 'its control thread was lost');
+    this.#recoveries.lost(this.#control.host.clock.now_ms(), reason);
+    this.onLost?.(successor_ns);
     for (const reject of this.#questions) reject(LOST);
     this.wake();
   }
@@ -156,6 +164,7 @@ export class VirtualPod implements Pod {
   /** Lets its cast come to life. */
   #attend(control: VirtualControl): void {
     control.workers.tellCallers = () => this.#calls.losePeer();
+    if (this.#ports.inspect === undefined) control.workers.loseControl = (reason) => this.loseControl(SUCCESSOR_NS, reason);
     while (control.step());
   }
 

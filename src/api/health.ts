@@ -40,7 +40,7 @@ const deadLoops = ({ loops }: PodStats): string[] =>
 
 const WHY = {
   no_spare_seat: 'its thread cannot be ended, and no spare_workers are left for another',
-  control_thread: 'it lives on the control thread, which nobody replaces',
+  control_thread: 'it lives on the control thread, which is given up after 10 s of that',
 } as const;
 
 const silentMembers = ({ suspicions }: PodStats): string[] =>

@@ -162,7 +162,8 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'dp-group-hangs':
       return { kind, id: draw(parts.groups), at, for_ms };
     case 'task-executor-hangs':
-      return { kind, id: draw(parts.executors), at, for_ms };
+      // Longer than the control thread is given for that, or not.
+      return { kind, id: draw(parts.executors), at, for_ms: draw(3) > 0 ? for_ms : 12_000 };
     case 'job-executor-hangs':
       return { kind, id: draw(parts.job_executors), at, for_ms };
     case 'cluster-manager-hangs':

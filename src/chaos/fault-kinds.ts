@@ -45,7 +45,7 @@ export const KIND_TERMS: Readonly<Record<FaultKind, KindTerms>> = {
   'npu-jitter': survived('others take what is not placed yet'),
   'step-fails': survived('its NPU is reset, what it held fails, all else goes on', STEPPING, 'it is tried where steps run'),
   'dp-group-hangs': survived(WAITED_FOR),
-  'task-executor-hangs': survived(WAITED_FOR),
+  'task-executor-hangs': survived('what needs it waits until it heals, or is found silent, and the control thread is lost with it'),
   'job-executor-hangs': survived(WAITED_FOR),
   'cluster-manager-hangs': survived(LEASED),
   'npu-crashes': CRASHED,

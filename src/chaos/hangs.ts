@@ -3,9 +3,10 @@ import type { VirtualControl } from '../platform/virtual-control.ts';
 import type { Address } from '../protocol/address.ts';
 import type { Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, ON_CONTROL } from '../runtime/directory.ts';
+import type { VirtualPod } from '../virtual-pod.ts';
 import type { Span } from './call-times.ts';
 
-/** `fault`: its index in the plan. `span`: from the first message that it did not hear. `asked_ms`: when it was asked first whether it lives. `isFound`: it ended with its worker. `isReplaced`: by its end another did what it is for. */
+/** `fault`: its index in the plan. `span`: from the first message that it did not hear. `asked_ms`: when it was asked first whether it lives. `isFound`: it ended with its thread. `isReplaced`: by its end another did what it is for. */
 export type Hang = {
   readonly fault: number;
   readonly worker: number;
@@ -35,10 +36,10 @@ export function isLedWithout(hung: Address, { host: { cast }, directory, workers
 }
 
 export class Hangs {
-  readonly #pod: { readonly control: VirtualControl };
+  readonly #pod: Pick<VirtualPod, 'control' | 'isLost'>;
   readonly ended: Hang[] = [];
 
-  constructor(pod: { readonly control: VirtualControl }) {
+  constructor(pod: Pick<VirtualPod, 'control' | 'isLost'>) {
     this.#pod = pod;
   }
 
@@ -56,7 +57,7 @@ export class Hangs {
     const goOn = npus.length === 0 ? null : machine.hang(npus);
     const hear = isDeaf ? workers.deafen() : null;
     return (after_ns) => {
-      const isFound = worker !== ON_CONTROL && workers.isLost(worker);
+      const isFound = this.#pod.isLost || (worker !== ON_CONTROL && workers.isLost(worker));
       const span = since_ms === null ? null : { since_ms, until_ms: host.clock.now_ms() };
       this.ended.push({ fault, worker, span, asked_ms, isFound, isReplaced: isReplaced() });
       note(release());

@@ -39,7 +39,7 @@ const REWRITTEN_MAX = 20;
 /** They have no time of their own: they are over when they have been met, or all is healed. */
 const LASTING: readonly FaultKind[] = ['step-fails', 'row-bit-flip', 'dram-bit-flip', 'weights-bit-flip'];
 
-type Pod = Pick<VirtualPod, 'control'> & { readonly loseControl: (successor_ns: number) => void };
+type Pod = Pick<VirtualPod, 'control' | 'isLost' | 'loseControl'>;
 
 const atOf = (fault: Fault): Moment | undefined => ('at' in fault ? fault.at : undefined);
 
@@ -72,8 +72,6 @@ export class Injector implements Disturbance {
   slowest_ms = 0;
   #events = 0;
   #isHealed = false;
-  /** The control thread is lost, and has no successor yet. */
-  #isLost = false;
 
   constructor(pod: Pod, agenda: Agenda, faults: readonly Fault[], random: SeededRandom, underWay: () => number, clients: Clients, disk: FullDisk | null) {
     this.#pod = pod;
@@ -119,7 +117,6 @@ export class Injector implements Disturbance {
       this.#endHangs(worker);
     };
     if (!this.#isHealed && this.#faults.some(({ fault }) => phaseOf(fault) !== 'client')) host.disturbance = this;
-    this.#isLost = false;
   }
 
   /** Nothing is broken from now on, and nothing will be. */
@@ -181,12 +178,14 @@ export class Injector implements Disturbance {
     else if (workers.lose(worker, `a fault plan let ${actor} crash`)) injected.effect += this.#underWay();
   }
 
-  /** All threads end with it, and what is broken there is so no more. */
   #loseControl(injected: Injected, successor_ns: number): void {
     injected.effect += this.#underWay();
-    for (const other of this.#faults) if (other !== injected && other.state === 'at work') this.#end(other);
-    this.#isLost = true;
     this.#pod.loseControl(successor_ns);
+  }
+
+  /** All threads end with the control thread, and what is broken there is so no more. */
+  lose(): void {
+    for (const injected of this.#faults) if (injected.state === 'at work') this.#end(injected);
   }
 
   /** The fault, of whom the phase has come to. */
@@ -240,7 +239,7 @@ export class Injector implements Disturbance {
   }
 
   #strike(injected: Injected): void {
-    if (injected.state !== 'waiting' || this.#isLost) return;
+    if (injected.state !== 'waiting' || this.#pod.isLost) return;
     const { fault } = injected;
     injected.state = 'at work';
     injected.hasStruck = true;

@@ -5,6 +5,7 @@
  */
 import { LEASE_MS, RENEWAL_MS } from '../../actors/cluster-manager.ts';
 import { BEAT_MS, SILENCE_MS_MAX } from '../../actors/policies/heartbeats.ts';
+import { CONTROL_SILENT_MS_MAX } from '../platform/suspicions.ts';
 import { RESTART_NS } from '../platform/virtual-workers.ts';
 import { ON_CONTROL } from '../runtime/directory.ts';
 import { NS_PER_MS } from '../runtime/virtual-host.ts';
@@ -16,7 +17,9 @@ import type { Hang } from './hangs.ts';
 import type { Violation } from './invariants.ts';
 
 /** Whoever asks them tells the host, which can give their workers up: of a leader that hangs the lease runs out instead. */
-const ASKED: ReadonlySet<FaultKind> = new Set(['worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs']);
+const ASKED: ReadonlySet<FaultKind> = new Set(['worker-hangs', 'npu-hangs', 'dp-group-hangs', 'job-executor-hangs', 'task-executor-hangs']);
+/** The leader asks these, the others whoever has them. */
+const OF_LEADER: ReadonlySet<FaultKind> = new Set(['job-executor-hangs', 'task-executor-hangs']);
 /** From the first question that is not answered. Looks come twice a beat, so they come to more than is borne within a beat. */
 const FOUND_MS = SILENCE_MS_MAX + BEAT_MS;
 /** From whatever it did not hear first to that question: a task executor begins to ask when it is asked itself, at the latest. */
@@ -65,15 +68,21 @@ export type Taken = { readonly span: Span | null; readonly isUnwatched: boolean 
 export function unfoundHangs({ faults }: ChaosPlan, reports: readonly Struck[], hangs: readonly Hang[], calls: readonly Pick<Taken, 'span'>[]): Violation[] {
   return hangs.flatMap(({ fault: index, worker, span, asked_ms, isFound }): Violation[] => {
     const fault = faults[index] as Fault;
-    if (!ASKED.has(fault.kind) || worker === ON_CONTROL || isFound || span === null) return [];
-    const untilAsked_ms = Math.min((asked_ms ?? span.until_ms) - span.since_ms, fault.kind === 'job-executor-hangs' ? RENEWAL_MS : ASKED_MS);
+    if (!ASKED.has(fault.kind) || isFound || span === null) return [];
+    const untilAsked_ms = Math.min((asked_ms ?? span.until_ms) - span.since_ms, OF_LEADER.has(fault.kind) ? RENEWAL_MS : ASKED_MS);
     const others = faults.filter((_, other) => other !== index && reports[other]?.struck === true);
-    const bound_ms = atMost(untilAsked_ms + FOUND_MS, others);
+    const bound_ms = atMost(untilAsked_ms + FOUND_MS + (worker === ON_CONTROL ? unansweredOnControl_ms(others) : 0), others);
     const waited_ms = Math.max(0, ...calls.map((call) => (call.span === null ? 0 : overlap(call.span, span))));
     if (waited_ms <= bound_ms) return [];
     const what = `${fault.kind}, fault ${index}: nobody gave it up while a call was open for ${waited_ms} ms; ${bound_ms} ms are enough`;
     return [{ verdict: 'lost progress', what }];
   });
+}
+
+/** The control thread is given up later than others. A leader that is new has asked nobody before. */
+function unansweredOnControl_ms(others: readonly Fault[]): number {
+  const leaders = others.filter(({ kind }) => LOSING.includes(kind) || ASKED.has(kind) || kind === 'cluster-manager-hangs').length;
+  return CONTROL_SILENT_MS_MAX + leaders * (FOLLOWED_MS + CONTROL_SILENT_MS_MAX);
 }
 
 /** Leaders that hung for so long that another one was to lead. Whoever begins anew meanwhile begins to stand by anew. */

@@ -112,16 +112,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const born = pod.control.host.cast.addresses;
   const clients = new Clients();
   const random = new SeededRandom(plan.seed, FAULTS_STREAM);
-  const breakable = {
-    get control(): VirtualControl {
-      return pod.control;
-    },
-    loseControl: (successor_ns: number): void => {
-      pod.loseControl(successor_ns);
-      arrivals.hurry(successor_ns);
-    },
-  };
-  const injector = new Injector(breakable, agenda, plan.faults, random, () => underWay(pod.control), clients, disk);
+  const injector = new Injector(pod, agenda, plan.faults, random, () => underWay(pod.control), clients, disk);
   const progress = progressOf(options);
   const answers = await Promise.all([...plan.calls, ...progress].map((call) => undisturbed.answerOf(plan, call)));
   const ask = (calls: readonly ChaosCall[], first: number, termsOf: (index: number) => ClientTerms): Promise<CallReport[]> =>
@@ -139,6 +130,10 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   };
 
   attend(pod.control);
+  pod.onLost = (successor_ns) => {
+    injector.lose();
+    arrivals.hurry(successor_ns);
+  };
   pod.onSucceeded = (control) => {
     attend(control);
     masked?.watch(control);

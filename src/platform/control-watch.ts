@@ -5,6 +5,7 @@
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
+import { MinipodError } from '../protocol/errors.ts';
 import type { Cast } from '../runtime/cast.ts';
 import type { Directory } from '../runtime/directory.ts';
 import { ControlLoops } from './control-loops.ts';
@@ -35,6 +36,11 @@ export class ControlWatch {
       lifeOf: (worker) => control.lifeOf(worker),
       now_ms,
       suspect: (worker, reason) => workers.suspect(worker, reason),
+      // Whoever reads this is amid a frame: its writer is not to be blamed for it.
+      loseControl: (reason) =>
+        queueMicrotask(() => {
+          throw new MinipodError('internal', reason);
+        }),
     });
   }
 

@@ -4,6 +4,7 @@
  *   SUSPECTED ─▶ given up                       its worker is in the life that was suspected, and can be ended
  *       ├──────▶ over                           that life has ended meanwhile: its successor has done nothing
  *       └──────▶ borne ─▶ (TRUSTED, another life, or suspected no more) ─▶ over     nobody can be put in its place
+ *                  └────▶ the control thread is given up, for one that lives there and is silent for too long: with it the pod's other threads begin anew
  *
  * @module
  */
@@ -13,6 +14,8 @@ import { ON_CONTROL } from '../runtime/directory.ts';
 
 /** Who is silent is suspected again and again. One that is not any more has answered, perhaps to a leader that has none of its predecessor's suspicions. */
 const STANDS_MS_MAX = 10_000;
+/** A part of the control thread that is silent for so long will be so for ever. Much longer than others have: all that runs begins anew. As long as the thread itself has (control-pulse.ts). */
+export const CONTROL_SILENT_MS_MAX = 10_000;
 
 /** `no_spare_seat`: where no thread can be ended (Deno), and none is left for a successor. */
 export type Verdict = 'given_up' | 'over' | 'no_spare_seat' | 'control_thread';
@@ -27,6 +30,8 @@ export type SuspicionPorts = {
   readonly now_ms: () => number;
   /** Ends the worker, if it may be ended. */
   readonly suspect: (worker: number, reason: string) => Exclude<Verdict, 'control_thread'>;
+  /** Ends the control thread. */
+  readonly loseControl: (reason: string) => void;
 };
 
 export class Suspicions {
@@ -45,6 +50,7 @@ export class Suspicions {
     const why = this.#judge(message);
     this.#counts[why]++;
     const { silent_ms, life } = message;
+    if (why === 'control_thread' && silent_ms >= CONTROL_SILENT_MS_MAX) this.#ports.loseControl(silenceOf(message));
     if (why === 'no_spare_seat' || why === 'control_thread') this.#borne.set(member, { member, why, silent_ms, life, at_ms: this.#ports.now_ms() });
   }
 

@@ -62,6 +62,8 @@ export class VirtualWorkers {
   onLost: ((worker: number) => void) | null = null;
   /** The callers' side, told as often: what the worker had not shown is lost. */
   tellCallers: (() => void) | null = null;
+  /** Ends the control thread. */
+  loseControl: ((reason: string) => void) | null = null;
   /** Successors that wait for them. */
   #waiting: (() => void)[] = [];
   /** Workers that nobody can be put in the place of: why, and what the successor of one that is lost would begin with. */
@@ -75,6 +77,7 @@ export class VirtualWorkers {
       lifeOf: (worker) => ports.space.control.lifeOf(worker),
       now_ms: () => ports.host.clock.now_ms(),
       suspect: (worker, reason) => (this.lose(worker, reason) ? 'given_up' : 'over'),
+      loseControl: (reason) => this.loseControl?.(reason),
     });
   }
 

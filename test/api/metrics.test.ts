@@ -374,7 +374,7 @@ describe('metrics', () => {
     const health = await app.request('/health');
     expect([health.status, (await health.json()).error.message]).toEqual([
       503,
-      'task-executor/0 has not answered for 0.3 s, and it lives on the control thread, which nobody replaces.',
+      'task-executor/0 has not answered for 0.3 s, and it lives on the control thread, which is given up after 10 s of that.',
     ]);
   });
 

@@ -16,6 +16,8 @@ it.each<[ChaosPlanInput['pod'], FaultInput]>([
   [HALVES, { kind: 'control-lost', successor_ms: 5, at: { ms: 0.05 } }],
   [SPLIT, { kind: 'task-executor-crashes', id: 1, at: { phase: 'admission' } }],
   [SPLIT, { kind: 'job-executor-crashes', id: 0, at: { ms: 0 } }],
+  [SPLIT, { kind: 'task-executor-hangs', id: 0, at: { phase: 'decode' }, for_ms: 60_000 }],
+  [SPLIT, { kind: 'job-executor-hangs', id: 0, at: { phase: 'admission' }, for_ms: 60_000 }],
   [SPLIT, { kind: 'cluster-manager-crashes', id: 0, at: { phase: 'prefill' } }],
 ])('a lost control thread costs no call: %o %o', async (pod, fault) => {
   const { violations, faults, calls } = await chaos.run(plan(pod, fault));

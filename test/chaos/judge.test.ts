@@ -52,6 +52,7 @@ describe('who hangs for a minute and is not given up', () => {
     { kind: 'npu-hangs', npu: 1 },
     { kind: 'dp-group-hangs', id: 1 },
     { kind: 'job-executor-hangs', id: 1, at: { phase: 'admission' } },
+    { kind: 'task-executor-hangs', id: 0, at: { phase: 'admission' } },
   ])('should be lost progress, though all calls end at last: %o', async (fault) => {
     const { verdict, calls, given_up } = await run(hang(fault), ({ workers }) => {
       workers.suspicions.hear = () => {};

@@ -6,6 +6,7 @@ import { ON_CONTROL } from '../../src/runtime/directory.ts';
 
 function suspicionsOf(lives: number[]) {
   const given_up: number[] = [];
+  const lost: string[] = [];
   const clock = { ms: 0 };
   const suspicions = new Suspicions({
     workerOf: (member) => (member === 'task-executor/0' ? ON_CONTROL : Number(member.split('/')[1])),
@@ -16,8 +17,9 @@ function suspicionsOf(lives: number[]) {
       given_up.push(worker);
       return 'given_up';
     },
+    loseControl: (reason) => lost.push(reason),
   });
-  return { suspicions, given_up, lives, clock };
+  return { suspicions, given_up, lost, lives, clock };
 }
 
 it('a suspicion of a life that is over gives no successor up', () => {
@@ -45,6 +47,15 @@ it('who is silent and cannot be replaced is told of until it answers, or its lif
   lives[2] = 6;
   suspicions.hear(trusted('task-executor/0'));
   expect([given_up, suspicions.report().standing]).toEqual([[], []]);
+});
+
+it('who is silent on the control thread for ten seconds ends it', () => {
+  const { suspicions, lost } = suspicionsOf([1]);
+  suspicions.hear(suspected('task-executor/0', 1, 9_900));
+  suspicions.hear(suspected('npu/0', 1, 20_000));
+  expect(lost).toEqual([]);
+  suspicions.hear(suspected('task-executor/0', 1, 10_100));
+  expect(lost).toEqual([expect.stringContaining('task-executor/0')]);
 });
 
 it('who is suspected no more has answered, though who suspected it leads no more and does not say so', () => {
