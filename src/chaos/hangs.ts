@@ -31,7 +31,7 @@ export type HangTerms = {
 
 /** Another manager leads, or none is there now that could. */
 export function isLedWithout(hung: Address, { host: { cast }, directory, workers }: VirtualControl): boolean {
-  const others = CLUSTER_MANAGERS.filter((manager) => manager !== hung && !workers.isLost(directory.workerOf(manager)));
+  const others = CLUSTER_MANAGERS.filter((manager) => manager !== hung && workers.hasControllers(directory.workerOf(manager)));
   return others.length === 0 || others.some((manager) => cast.stateOf(manager) === 'leading');
 }
 

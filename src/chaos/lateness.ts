@@ -6,9 +6,7 @@
 import { LEASE_MS, RENEWAL_MS } from '../../actors/cluster-manager.ts';
 import { BEAT_MS, SILENCE_MS_MAX } from '../../actors/policies/heartbeats.ts';
 import { CONTROL_SILENT_MS_MAX } from '../platform/suspicions.ts';
-import { RESTART_NS } from '../platform/virtual-workers.ts';
 import { ON_CONTROL } from '../runtime/directory.ts';
-import { NS_PER_MS } from '../runtime/virtual-host.ts';
 import type { Span } from './call-times.ts';
 import { LOSING } from './fault-kinds.ts';
 import type { ChaosPlan, Fault, FaultKind } from './fault-plan.ts';
@@ -32,11 +30,8 @@ const RESENT_MS = 250;
 const ENDED_MS = 20;
 
 /** For how long it can hold up others. What is lost is told of at once, and nobody who is to hear of an end waits for a successor. */
-function delayOf(fault: Fault, broken: readonly Fault[]): number {
+function delayOf(fault: Fault): number {
   switch (fault.kind) {
-    // Of a worker whose controllers alone are lost, nobody hears that it is lost itself before those have begun anew (virtual-workers.ts).
-    case 'weights-bit-flip':
-      return broken.some(({ kind }) => kind === 'controllers-lost') ? RESTART_NS / NS_PER_MS : 0;
     case 'npu-slow':
     case 'npu-jitter':
     case 'clock-skew':
@@ -55,7 +50,7 @@ function delayOf(fault: Fault, broken: readonly Fault[]): number {
 /** What takes `ms` where nothing is broken, while these are. */
 const atMost = (ms: number, broken: readonly Fault[]): number =>
   ms * broken.reduce((factor, fault) => (fault.kind === 'clock-skew' ? factor * Math.max(1, fault.factor) : factor), 1) +
-  broken.reduce((sum, fault) => sum + delayOf(fault, broken), 0);
+  broken.reduce((sum, fault) => sum + delayOf(fault), 0);
 
 const overlap = (one: Span, other: Span): number => Math.min(one.until_ms, other.until_ms) - Math.max(one.since_ms, other.since_ms);
 

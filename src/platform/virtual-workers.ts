@@ -4,7 +4,8 @@
  *   lost: their actors die, their memory's epochs rise, who answers for them is told ─▶ (what starting a thread takes) ─▶ the same actors, knowing nothing
  *                                                                                  └▶ (`respawn: false`) nobody, unless another gives its place (role-switch.ts)
  *
- * As on the live clock the controllers that a worker hosts die with it; of these alone a test may let it lose.
+ * As on the live clock the controllers that a worker hosts die with it; of these alone a test may let it lose. Whoever loses the rest before they have begun anew
+ * loses it as if they had.
  * @module
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
@@ -46,6 +47,8 @@ export class VirtualWorkers {
   readonly #ports: VirtualWorkersPorts;
   /** Those that are lost. */
   readonly #restarting = new Set<number>();
+  /** Those whose controllers alone are lost: what ends that loss. */
+  readonly #headless = new Map<number, () => void>();
   /** Those that have no successor: what one would begin with. */
   readonly #homeless = new Map<number, () => void>();
   /** Of those that begin anew all together: what each one's successor begins with; and how often that was begun. */
@@ -90,6 +93,11 @@ export class VirtualWorkers {
     return this.#homeless.has(worker);
   }
 
+  /** Neither it nor they are lost. */
+  hasControllers(worker: number): boolean {
+    return !this.#restarting.has(worker) && !this.#headless.has(worker);
+  }
+
   spawnControllers(worker: number): void {
     const { plan, space, directory, host } = this.#ports;
     const life = space.control.lifeOf(worker);
@@ -98,13 +106,20 @@ export class VirtualWorkers {
 
   /** The controllers that a worker hosts die, with their requests; its NPUs live. False: they have not begun anew since the last time. */
   loseControllers(worker: number): boolean {
-    if (this.#restarting.has(worker)) return false;
-    const beginAnew = this.#loseActors(worker, () => false);
+    if (!this.hasControllers(worker)) return false;
+    const endLoss = this.#loseActors(worker, () => false);
+    this.#headless.set(worker, endLoss);
     this.#tellOfControllers(worker);
-    this.#later(worker, () => {
-      beginAnew();
-      this.spawnControllers(worker);
-    });
+    this.#startLater(
+      () => {
+        // With the rest of it they begin anew together.
+        if (this.#headless.get(worker) !== endLoss) return;
+        this.#headless.delete(worker);
+        endLoss();
+        this.spawnControllers(worker);
+      },
+      this.successorTime(worker, false),
+    );
     return true;
   }
 
@@ -135,15 +150,9 @@ export class VirtualWorkers {
   }
 
   /** `place` ends for good, and `lost` begins anew instead of it: with the weights that it is to have now. */
-  switchRole(asked: SwitchRoleMessage): void {
-    const { role_switch, lost, place } = asked;
+  switchRole({ role_switch, lost, place }: SwitchRoleMessage): void {
     const { host, npus } = this.#ports;
     const beginAnew = this.#homeless.get(lost);
-    // Its controllers alone are lost, and begin anew soon.
-    if (beginAnew !== undefined && this.#restarting.has(place) && !this.#homeless.has(place) && !this.#withheld.has(place)) {
-      host.later(RESTART_NS, () => this.switchRole(asked));
-      return;
-    }
     if (beginAnew === undefined || this.#restarting.has(place)) {
       host.send(role_switch, 'control/0', roleRefused(place));
       return;
@@ -176,7 +185,7 @@ export class VirtualWorkers {
       () => {
         if (restart !== this.#restarts) return;
         for (const worker of stage) {
-          // Of controllers alone that were lost another one answers.
+          // One that was lost alone has a successor of its own.
           const beginAnew = this.#successors.get(worker);
           if (!this.#successors.delete(worker)) continue;
           this.#restarting.delete(worker);
@@ -193,6 +202,8 @@ export class VirtualWorkers {
     const { plan, directory, host, npus } = this.#ports;
     const lost = directory.npusOfWorker(worker);
     const thread = directory.threadOfWorker(worker);
+    const controllersToo = this.#headless.get(worker);
+    this.#headless.delete(worker);
     const beginAnew = this.#loseActors(worker, (actor) => ON_WORKERS.has(roleOf(actor)) && directory.threadOf(actor) === thread);
     npus.lose(worker);
     this.#ports.forget(lost);
@@ -200,6 +211,7 @@ export class VirtualWorkers {
     for (const npu of lost) host.send(address('task-executor', executorOfNpu(plan.hosting.deployment, npu).id), 'control/0', npuLost(npu, error));
     this.#tellOfControllers(worker);
     return () => {
+      controllersToo?.();
       beginAnew();
       this.spawnControllers(worker);
       npus.restart(worker);

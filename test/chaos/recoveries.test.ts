@@ -23,6 +23,19 @@ const CALLS = [
 const lost = (worker: number): FaultInput => ({ kind: 'worker-lost', worker, at: { phase: 'decode', nth: 2 } });
 const run = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]) => chaos.run({ seed: 3, pod, calls: CALLS, faults });
 
+it.each([{}, { recovery: 'restart' as const }, { respawn: false }])(
+  'a worker may be lost while its controllers alone are, and is then: %o',
+  async (options) => {
+    const { violations, faults } = await run(
+      { topology: 'colocated:dp=2', workers: 2, job_executors: 3, ...ROOM, ...options },
+      { kind: 'controllers-lost', worker: 1, at: { phase: 'decode', nth: 2 } },
+      { kind: 'worker-lost', worker: 1, at: { phase: 'decode', nth: 6 } },
+    );
+    expect(violations).toEqual([]);
+    expect(faults.map(({ effect }) => effect > 0)).toEqual([true, true]);
+  },
+);
+
 describe('a pod whose lost workers have no successors', () => {
   it.each<[string, ChaosPlanInput['pod'], number, string]>([
     ['experts find room elsewhere', { ...APART, ...ROOM }, 2, 'finished'],
