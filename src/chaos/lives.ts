@@ -37,8 +37,8 @@ export class Lives implements Lost {
   }
 
   /** As each of them had it. */
-  hasLacked(dp_group?: number): boolean {
-    return this.#lives.some(({ losses }) => losses.hasLacked(dp_group));
+  hasLacked(dp_group: number | undefined, then_ms: number): boolean {
+    return this.#lives.some(({ losses }) => losses.hasLacked(dp_group, then_ms));
   }
 
   readonly wasLost = (npu: number): boolean => this.#lives.some(({ losses }) => losses.wasLost(npu));

@@ -17,14 +17,14 @@ import { type Executor, projectionGroupOf, sharedExpertNpusOf } from '../protoco
 type Pod = Pick<VirtualControl, 'plan' | 'workers' | 'directory' | 'host'>;
 /** Workers that were lost at once. `standby`: DP groups that were to take nothing then, since the pod had been asked for fewer. */
 type Moment = { readonly workers: ReadonlySet<number>; readonly standby: ReadonlySet<number> };
+/** A worker whose successor an expert map waits for: since when, and when that has heard of him last; null: not yet. */
+type Wait = { readonly worker: number; readonly since_ms: number; until_ms: number | null };
 
 export class Losses {
   readonly #pod: Pod;
-  readonly #moments: Moment[] = [];
-  /** By worker whose successor an expert map waits for: when it was lost last; and those of whose successors it has heard since. */
-  readonly #since_ms = new Map<number, number>();
-  readonly #returned = new Set<number>();
-  #awaited_ms = 0;
+  readonly #moments: (Moment & { readonly at_ms: number })[] = [];
+  /** Of each worker the latest last. */
+  readonly #waits: Wait[] = [];
   /** The quickest that a clock of those who wait has run, in units of its time. */
   hurry = 1;
 
@@ -34,30 +34,28 @@ export class Losses {
 
   /** A worker has just been lost: never are more than then. Or other groups serve than did. */
   note(): void {
-    const now = this.#now;
-    this.#moments.push(now);
+    const [now, at_ms] = [this.#now, this.#now_ms];
+    this.#moments.push({ ...now, at_ms });
     for (const worker of now.workers)
-      if (this.#isAwaited(worker) && (this.#returned.delete(worker) || !this.#since_ms.has(worker))) this.#since_ms.set(worker, this.#pod.host.clock.now_ms());
+      if (this.#isAwaited(worker) && this.#waitFor(worker)?.until_ms !== null) this.#waits.push({ worker, since_ms: at_ms, until_ms: null });
   }
 
   /** Who waits for it hears that it is back: once more, where something keeps him from hearing. */
   returned(npu: number): void {
-    const worker = this.#pod.directory.workerOfNpu(npu);
-    this.#awaited_ms = Math.max(this.#awaited_ms, this.#lostFor_ms(worker));
-    this.#returned.add(worker);
+    const wait = this.#waitFor(this.#pod.directory.workerOfNpu(npu));
+    if (wait !== undefined) wait.until_ms = this.#now_ms;
   }
 
   /**
-   * At some moment a request could go nowhere: some expert had no readable copy, nor room for one, nor an attention NPU that would take the role of who had it, or no
+   * At some moment until then a request could go nowhere: some expert had no readable copy, nor room for one, nor an attention NPU that would take the role of who had it, or no
    * DP group was left, nor was to come, in the time that successors are given. `dp_group`: of one that could begin in its executor alone.
    */
-  hasLacked(dp_group?: number): boolean {
+  hasLacked(dp_group?: number, then_ms = Number.POSITIVE_INFINITY): boolean {
     const { hosting } = this.#pod.plan;
     const given_ms = successorMs(hosting);
-    const awaited = [...this.#since_ms.keys()].filter((worker) => !this.#returned.has(worker)).map((worker) => this.#lostFor_ms(worker));
-    const awaited_ms = Math.max(this.#awaited_ms, ...awaited);
-    if (given_ms === null || awaited_ms < given_ms * this.hurry) return false;
-    return this.#moments.some((moment) => this.#lacks(moment, (executor) => waitsForSwitch(hosting, executor), dp_group));
+    const waited = this.#waits.map(({ since_ms, until_ms }) => Math.min(then_ms, until_ms ?? this.#now_ms) - since_ms);
+    if (given_ms === null || Math.max(0, ...waited) < given_ms * this.hurry) return false;
+    return this.#moments.some((moment) => moment.at_ms <= then_ms && this.#lacks(moment, (executor) => waitsForSwitch(hosting, executor), dp_group));
   }
 
   /** With its worker, now or earlier. */
@@ -91,9 +89,12 @@ export class Losses {
     });
   }
 
-  #lostFor_ms(worker: number): number {
-    const since_ms = this.#since_ms.get(worker);
-    return since_ms === undefined ? 0 : this.#pod.host.clock.now_ms() - since_ms;
+  #waitFor(worker: number): Wait | undefined {
+    return this.#waits.findLast((wait) => wait.worker === worker);
+  }
+
+  get #now_ms(): number {
+    return this.#pod.host.clock.now_ms();
   }
 
   /** Who is to begin in the place of one that has given it up is lost no more. */

@@ -154,8 +154,10 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   const faults = injector.report();
   const { lives } = injector;
   const silent = lives.brokenLinks + lives.givenUp;
-  for (const [index, call] of calls.entries())
-    violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked: lives.hasLacked(plan.calls[index]?.data_parallel_rank) }));
+  for (const [index, call] of calls.entries()) {
+    const lacked = lives.hasLacked(plan.calls[index]?.data_parallel_rank, times.spanOf(call.id)?.until_ms ?? Number.POSITIVE_INFINITY);
+    violations.push(...violationsOfCall(plan, faults, index, call, { silent, lacked }));
+  }
   violations.push(...(await wrongOf(plan.calls, calls)));
   const taken = calls.map(({ id }) => ({ span: times.spanOf(id), isUnwatched: times.isUnwatched(id) }));
   const hangs = injector.hangs.ended;
