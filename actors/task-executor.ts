@@ -22,10 +22,8 @@ import type { LongPrompts, StepSample } from '../src/protocol/balancing.ts';
 import {
   abandon,
   drain,
-  executorGone,
   executorLost,
   executorReady,
-  executorUnready,
   expertsLost,
   groupUnwanted,
   groupWanted,
@@ -41,7 +39,7 @@ import {
   takePart,
   withdrawn,
 } from '../src/protocol/constructors.ts';
-import type { JobExecutorMessage, MemberLife } from '../src/protocol/controllers.ts';
+import type { MemberLife } from '../src/protocol/controllers.ts';
 import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
@@ -49,8 +47,10 @@ import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/proto
 import type { GroupSeat } from './policies/group-choice.ts';
 import { askForProgress, Heartbeats, nextBeat, sendsOf } from './policies/heartbeats.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
+import { isSameService, serviceOf } from './policies/service-news.ts';
 import { groupNews, npuNews } from './policies/shape-news.ts';
 import { fitStepCost } from './policies/step-cost.ts';
+import { giveBack, strandedBy, takePartAgain } from './policies/stranded-groups.ts';
 
 type Input = {
   readonly self: Address;
@@ -131,12 +131,6 @@ function leading({ self, placement, hasLeader, leader, term: last, samples, long
   return { leader: next, term, sends: [...resign, { to, message: lead(self, term, serving, cost, long) }, ...wanted] };
 }
 
-/** To a job executor; `serves`: as the executor's. */
-const serviceOf = (self: Address, serves: boolean | ErrorRecord): JobExecutorMessage =>
-  serves === true ? executorReady(self) : serves === false ? executorUnready(self) : executorGone(self, serves);
-const isSame = (a: boolean | ErrorRecord, b: boolean | ErrorRecord): boolean =>
-  a === b || (typeof a !== 'boolean' && typeof b !== 'boolean' && a.message === b.message);
-
 const tell = { type: 'sendEach' as const, params: ({ context }: { context: TaskExecutor }) => context.outbox };
 const answer = {
   type: 'send' as const,
@@ -155,15 +149,18 @@ export const taskExecutor = setup({
     claim: (_, _command: Commands['claim']) => {},
     markReady: assign({
       samples: ({ context, event }) => (event.type === 'NPU_READY' && context.hasLeader ? [...context.samples, ...event.samples] : context.samples),
-      outbox: ({ context: { self, placement, heartbeats, expert_map, role_switch }, event }) => {
+      outbox: ({ context: { self, placement, heartbeats, expert_map, role_switch, respawns }, event }) => {
         if (event.type !== 'NPU_READY') return [];
         for (const member of placement.membersAt(event.npu)) heartbeats.watch(member);
         const [group, standby] = [placement.returned(event.npu), placement.standbyLedBy(event.npu)];
+        const stranded = respawns ? strandedBy(placement, event.npu) : [];
+        const goOn = placement.ready(event.npu);
         return [
           ...(group === null ? [] : [{ to: groupAddress(group), message: rankBack(event.npu) }]),
           ...npuNews([expert_map, role_switch], npuBack(event.npu)),
           ...(standby === null ? [] : [{ to: groupAddress(standby), message: handBack(self, true) }]),
-          ...placement.ready(event.npu).map(({ task, group }) => placedOn(task, group)),
+          ...takePartAgain(placement, stranded),
+          ...goOn.map(({ task, group }) => placedOn(task, group)),
         ];
       },
     }),
@@ -201,7 +198,7 @@ export const taskExecutor = setup({
     }),
     noteService: assign(({ context: { self, serves, placement, job_executors, outbox } }) => {
       const now = placement.expertsLost ?? placement.serving.length > 0;
-      if (serves === null || isSame(now, serves)) return {};
+      if (serves === null || isSameService(now, serves)) return {};
       // Those that are there wait for nothing that will come.
       const failed = typeof now === 'boolean' ? [] : placement.takeTasks().map((task) => ({ to: task, message: expertsLost(now) }));
       return { serves: now, outbox: [...outbox, ...job_executors.map(({ member }) => ({ to: member, message: serviceOf(self, now) })), ...failed] };
@@ -210,7 +207,9 @@ export const taskExecutor = setup({
       outbox: ({ context, event }) => {
         if (event.type === 'NPU_GONE') context.placement.gone(event.npu, event.error);
         if (event.type === 'EXPERTS_NOWHERE') context.placement.nowhere(event.error, event.npus);
-        return event.type === 'NPU_GONE' ? npuNews([context.role_switch], event) : [];
+        if (event.type !== 'NPU_GONE') return [];
+        const stranded = context.respawns ? strandedBy(context.placement, event.npu) : [];
+        return [...npuNews([context.role_switch], event), ...giveBack(context.self, stranded)];
       },
     }),
     serveGroups: assign({

@@ -334,7 +334,7 @@ export class TaskPlacement {
     this.expertsLost === null;
 
   #lacksColumns({ needs = [] }: GroupSeat): boolean {
-    return this.#isFinal && needs.some((npu) => this.#unreplaced.has(npu));
+    return needs.some((npu) => this.#unreplaced.has(npu));
   }
 
   /** Groups of other NPUs that need its columns of output projections. */

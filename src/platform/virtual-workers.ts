@@ -150,9 +150,15 @@ export class VirtualWorkers {
   }
 
   /** `place` ends for good, and `lost` begins anew instead of it: with the weights that it is to have now. */
-  switchRole({ role_switch, lost, place }: SwitchRoleMessage): void {
+  switchRole(asked: SwitchRoleMessage): void {
+    const { role_switch, lost, place } = asked;
     const { host, npus } = this.#ports;
     const beginAnew = this.#homeless.get(lost);
+    // In a place that it has been given, soon.
+    if (beginAnew !== undefined && this.#restarting.has(place) && !this.#homeless.has(place) && !this.#withheld.has(place)) {
+      host.later(RESTART_NS, () => this.switchRole(asked));
+      return;
+    }
     if (beginAnew === undefined || this.#restarting.has(place)) {
       host.send(role_switch, 'control/0', roleRefused(place));
       return;

@@ -7,7 +7,7 @@ import { createApp } from '../../src/api/index.ts';
 import type { Pod, PodOptions } from '../../src/index.ts';
 import { resolveModel } from '../../src/model/registry.ts';
 import type { VirtualPod } from '../../src/virtual-pod.ts';
-import { APART, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
+import { APART, after, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { openRig, ROGUE } from './rig.ts';
 
@@ -150,4 +150,29 @@ it('should be so on threads, while the disk is away from which a worker that was
   expect((await app.request('/health')).status).toBe(200);
   await expectNothingLeft(pod);
   rmSync(folder, { recursive: true });
+});
+
+describe('an NPU that cannot be put in place again for now', () => {
+  it.each<[string, PodOptions, number]>([
+    ['whoever computes with columns of its output projections', { topology: 'colocated:dp=4,oproj=2', workers: 4 }, 3],
+    ['its group, of which it is a rank', { topology: 'colocated:dp=2,tp=2', workers: 4 }, 3],
+  ])('should not keep what others can compute, and be served by again when it is back: %s', async (_, options, worker) => {
+    await using pod = await open({ ...options, load_balancing: 'round_robin', ...mirrored(32) });
+    let bringBack = (): void => {};
+    after(pod, 150, () => {
+      pod.control.workers.lose(worker, 'the test killed it');
+      // It is seen when a successor is to begin, and all else is as it will be by then.
+      bringBack = pod.control.workers.withhold(worker, WHY);
+    });
+    expect(await answersOf(pod)).toEqual(await right);
+    expect(now_ms(pod)).toBeLessThan(5_000);
+    await expectNothingLeft(pod);
+    bringBack();
+    await pod.rest();
+    const groups = pod.control.plan.hosting.deployment.groups.length;
+    const asked = Array.from({ length: groups }, (_, data_parallel_rank) => pod.complete([5, 6, 7], { max_tokens: 3, data_parallel_rank }));
+    expect((await Promise.all(asked)).map(({ choices }) => choices[0]?.token_ids.length)).toEqual(Array.from({ length: groups }, () => 3));
+    expect((await pod.stats()).dp_groups.every(({ generation_tokens }) => generation_tokens > 0)).toBe(true);
+    await expectNothingLeft(pod);
+  });
 });
