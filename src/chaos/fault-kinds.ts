@@ -86,7 +86,9 @@ export const LOSING: readonly FaultKind[] = [
 ];
 
 /** The control thread may be lost by them. */
-export const OF_CONTROL: readonly FaultKind[] = ['control-lost', 'task-executor-crashes', 'job-executor-crashes', 'cluster-manager-crashes'];
+export const OF_CONTROL: readonly FaultKind[] = [
+  ...(['control-lost', 'task-executor-crashes', 'task-executor-hangs', 'job-executor-crashes', 'cluster-manager-crashes'] as const),
+];
 
 /** A kind of fault at a phase; `time`: at any. `any`: it ends no worker, whatever the pod does then. */
 export type Cell = { readonly kind: FaultKind; readonly phase: Phase | 'time' | 'client'; readonly recovery: Recovery | 'any' };

@@ -6,6 +6,7 @@
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { shapeAskedFor } from '../flowserve/scale-shapes.ts';
 import type { PodOptions } from '../options.ts';
+import { CONTROL_SILENT_MS_MAX } from '../platform/suspicions.ts';
 import { type Role, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { CLUSTER_MANAGERS } from '../runtime/directory.ts';
@@ -62,10 +63,12 @@ function checkTraces(faults: readonly Fault[]): void {
     throw refuse('faults', `trace-disk-full is of one pod's trace, and with ${of.kind} another pod may begin in its place: leave one of them out`);
 }
 
-/** The first job executor and the first cluster manager live on the control thread, with all task executors. */
+/** The first job executor and the first cluster manager live on the control thread, with all task executors; who hangs there for long is lost with it, but for the leader. */
 function mayLoseControl(fault: Fault): boolean {
-  if (!('id' in fault) || !OF_CONTROL.includes(fault.kind)) return fault.kind === 'control-lost';
-  return fault.kind === 'task-executor-crashes' || fault.id === 0 || ('phase' in fault.at && fault.at.there);
+  if (fault.kind === 'control-lost') return true;
+  const lasts = !('for_ms' in fault) || fault.for_ms >= CONTROL_SILENT_MS_MAX;
+  if (!('id' in fault) || !lasts || !(OF_CONTROL.includes(fault.kind) || fault.kind === 'job-executor-hangs')) return false;
+  return roleOf(actorNamedBy(fault)) === 'task-executor' || fault.id === 0 || ('phase' in fault.at && fault.at.there);
 }
 
 /** @throws `invalid_request` for a fault of what the pod, or the plan, does not have */

@@ -141,6 +141,10 @@ describe('a plan', () => {
     ['faults: client-gone names call 0 twice', { faults: [1, 2].map((after_chunks) => ({ kind: 'client-gone', call: 0, after_chunks })) }],
     ['a client leaves after_chunks, or at a time', { faults: [{ kind: 'client-gone', call: 0, after_chunks: 1, at: { ms: 1 } }] }],
     ["faults: trace-disk-full is of one pod's trace", { faults: [{ kind: 'trace-disk-full' }, { kind: 'control-lost' }] }],
+    [
+      "faults: trace-disk-full is of one pod's trace, and with job",
+      { faults: [{ kind: 'trace-disk-full' }, { kind: 'job-executor-hangs', id: 0, for_ms: 10_000 }] },
+    ],
     ['faults: expert-lost names copy 99, counted from 0, and of an expert there are 1 at most', { faults: [{ kind: 'expert-lost', expert: 0, copy: 99 }] }],
     ['faults: message-dropped: there is no message NO_SUCH_MESSAGE', { faults: [{ kind: 'message-dropped', type: 'NO_SUCH_MESSAGE', for_ms: 5 }] }],
     ['calls: 0: frequency_penalty cannot be judged', { pod: { topology: 'colocated:dp=2', workers: 2, degraded: true }, calls: [{ frequency_penalty: 1 }] }],
