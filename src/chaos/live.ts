@@ -1,5 +1,5 @@
 /**
- * Breaks a live pod under load, by a seed: its worker threads die, block or spin, its memory and its fabric go bad, one at a time, and every token is held against what
+ * Breaks a live pod under load, by a seed: its threads die, block or spin, its memory and its fabric go bad, one at a time, and every token is held against what
  * one NPU alone gives. Real threads are not the same twice: the seed decides what is asked and what strikes whom, not what it meets.
  * @module
  */
