@@ -57,7 +57,8 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   worker_lost: { status: 500, headers: retryAfter(100) },
   worker_ended: { status: 500, headers: retryAfter(100) },
   undone: { status: 500, headers: retryAfter(100) },
-  deadline_exceeded: { status: 500, headers: retryAfter(500) },
+  // Somebody is silent whose answer it takes: a thread that hangs, or a lost one's successor that does not run yet.
+  deadline_exceeded: { status: 503, headers: retryAfter(500) },
   closed: { status: 503, headers: retryAfter(1000) },
   experts_lost: { status: 503, headers: retryAfter(1000) },
   groups_lost: { status: 503, headers: retryAfter(1000) },

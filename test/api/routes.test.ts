@@ -129,7 +129,7 @@ describe('routes', () => {
       ['context_length_exceeded', 400, 'invalid_request_error', 'context_length_exceeded', null],
       ['overloaded', 429, 'rate_limit_error', 'overloaded', 'true'],
       ['worker_failed', 500, 'server_error', 'worker_failed', 'true'],
-      ['deadline_exceeded', 500, 'server_error', 'deadline_exceeded', 'true'],
+      ['deadline_exceeded', 503, 'server_error', 'deadline_exceeded', 'true'],
       ['not_finite', 500, 'server_error', 'not_finite', 'false'],
       ['closed', 503, 'server_error', 'closed', 'true'],
       ['internal', 500, 'server_error', 'internal', null],
