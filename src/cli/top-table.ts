@@ -39,6 +39,9 @@ export function enginesOf(earlier: Look, now: Look): EngineLook[] {
   return engines.sort((a, b) => Number(a) - Number(b)).map((engine) => engineOf(engine, only(engine, earlier), only(engine, now)));
 }
 
+/** Of all times. */
+export const controlThreadsLost = (look: Look): number => figureIn(look, 'minipod:control_threads_lost_total');
+
 /** A look at one engine. A server that does not tell engines apart has one. */
 const only = (engine: string, { at_ms, samples }: Look): Look => ({ at_ms, samples: samples.filter(({ labels }) => (labels['engine'] ?? '0') === engine) });
 
@@ -111,7 +114,7 @@ export function topLines(url: string, earlier: Look, now: Look): string[] {
   const engines = enginesOf(earlier, now);
   const sum = (figure: 'requests_running' | 'requests_waiting' | 'generation_tokens_per_second'): number =>
     engines.reduce((total, engine) => total + engine[figure], 0);
-  const lost = figureIn(now, 'minipod:control_threads_lost_total');
+  const lost = controlThreadsLost(now);
   const head = [
     `${modelOf(now)} on ${url}`,
     `${sum('requests_running')} running, ${sum('requests_waiting')} waiting`,

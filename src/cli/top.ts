@@ -9,7 +9,7 @@ import { MinipodError } from '../index.ts';
 import { type Interrupt, interruptible } from './interrupt.ts';
 import { print, printJson } from './output.ts';
 import { askServer, serverSchema } from './server.ts';
-import { enginesOf, type Look, lookAt, modelOf, topLines } from './top-table.ts';
+import { controlThreadsLost, enginesOf, type Look, lookAt, modelOf, topLines } from './top-table.ts';
 import { watch } from './watch.ts';
 
 export const topOptionsSchema = z.strictObject({
@@ -30,7 +30,9 @@ async function show({ options, once, json }: TopCommand, interrupt: Interrupt): 
     await pause();
     if (interrupt.by !== null) return interrupt.exit_code;
     const now = await look(options, interrupt.signal);
-    if (json) await printJson({ url: options.url, model: modelOf(now), seconds: (now.at_ms - first.at_ms) / 1000, engines: enginesOf(first, now) });
+    const seconds = (now.at_ms - first.at_ms) / 1000;
+    if (json)
+      await printJson({ url: options.url, model: modelOf(now), seconds, control_threads_lost: controlThreadsLost(now), engines: enginesOf(first, now) });
     else await print(`${topLines(options.url, first, now).join('\n')}\n`);
     return 0;
   }

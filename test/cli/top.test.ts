@@ -39,8 +39,8 @@ describe('minipod top', () => {
     while (!json.stdout.includes('"p99_at_most"')) json = await minipod(['top', '--json', ...flags]);
     expect([text.code, text.stderr, json.code, json.stderr]).toEqual([0, '', 0, '']);
     expect(text.stdout).toMatch(/^tiny-deepseek-v3 on http:\S+; \d running, \d waiting; [\d.]+ tokens\/s; rates over \d+\.\d s\n\n\| ENGINE \| TE \| ROLE /);
-    const [whole] = jsonLines(json.stdout) as [{ model: string; engines: ReturnType<typeof enginesOf> }];
-    expect(whole.model).toBe('tiny-deepseek-v3');
+    const [whole] = jsonLines(json.stdout) as [{ model: string; control_threads_lost: number; engines: ReturnType<typeof enginesOf> }];
+    expect([whole.model, whole.control_threads_lost]).toEqual(['tiny-deepseek-v3', 0]);
     expect(whole.engines.map(({ engine, task_executor, role }) => [engine, task_executor, role])).toEqual([
       ['0', '0', 'colocated'],
       ['1', '0', 'colocated'],
