@@ -34,6 +34,7 @@ import { MinipodError } from './protocol/errors.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import { type KvEventPage, kvLife } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
+import { Questions } from './questions.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD } from './runtime/directory.ts';
@@ -93,8 +94,6 @@ export async function createLivePod(options: PodOptions = {}, worker_entry?: URL
 }
 
 const CLOSED = (): MinipodError => new MinipodError('closed', 'the pod is closed');
-/** Thrown to whoever asks a control thread that is lost. */
-const LOST = Symbol('the control thread was lost before it answered');
 
 export class LivePod implements Pod {
   readonly model: ModelInfo;
@@ -112,8 +111,7 @@ export class LivePod implements Pod {
   #reshaping: Promise<void> | null = null;
   readonly #restarts = new RestartIntensity(SUCCESSORS_MAX, SUCCESSORS_PERIOD_MS);
   readonly #recoveries = new ControlRecoveries();
-  /** What is asked of the control thread and not answered: fails with it, or is asked of its successor. */
-  readonly #questions = new Set<(reason: unknown) => void>();
+  readonly #questions = new Questions({ checkOpen: () => this.#checkOpen(), succession: () => this.#succession });
   #threads: PodThreads;
   /** Until the control thread has a successor. */
   #succession: Promise<void> | null = null;
@@ -264,7 +262,7 @@ export class LivePod implements Pod {
     if (!this.#isClosed) await waitAtMost(Promise.race([threads.remote.close(), threads.died, this.#failed.promise]), CLOSE_MS_MAX).catch(() => {});
     this.#isClosed = true;
     // What it has not answered by now it never will.
-    for (const reject of this.#questions) reject(CLOSED());
+    this.#questions.fail(CLOSED());
     threads.leave();
     await threads.terminate();
     await this.#future.close();
@@ -275,23 +273,12 @@ export class LivePod implements Pod {
     if (this.#succession === null) this.#threads.tell(message);
   }
 
-  /** Asks the control thread; its successor, where it is lost before it answers: nothing is left then of what it may have done. */
-  async #ask<Value>(ask: (remote: PodThreads['remote']) => Promise<Outcome<Value>>): Promise<Value> {
-    for (;;) {
-      await this.#succession;
-      if (this.#closing !== null || this.#isClosed) throw this.#failure ?? CLOSED();
-      // A race with one promise that lives as long as the pod would keep every question ever asked.
-      const { promise, resolve, reject } = Promise.withResolvers<Outcome<Value>>();
-      this.#questions.add(reject);
-      ask(this.#threads.remote).then(resolve, reject);
-      try {
-        return unwrap(await promise);
-      } catch (error) {
-        if (error !== LOST) throw error;
-      } finally {
-        this.#questions.delete(reject);
-      }
-    }
+  #ask<Value>(ask: (remote: PodThreads['remote']) => Promise<Outcome<Value>>): Promise<Value> {
+    return this.#questions.ask(async () => unwrap(await ask(this.#threads.remote)));
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== null || this.#isClosed) throw this.#failure ?? CLOSED();
   }
 
   /** What is to be answered at once is not asked of who is lost, or hangs. */
@@ -325,7 +312,7 @@ export class LivePod implements Pod {
     // No caller notices, and whoever runs the pod must: it may be a defect.
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
     lost.abandon();
-    for (const reject of this.#questions) reject(LOST);
+    this.#questions.lose();
     // One that hangs; all others end with it, or by themselves.
     const ended = lost.terminate(ENDED_MS_MAX);
     try {
@@ -391,7 +378,7 @@ export class LivePod implements Pod {
     this.#threads.leave();
     this.#calls.close(error);
     void this.#future.close();
-    for (const reject of this.#questions) reject(error);
+    this.#questions.fail(error);
     this.#failed.resolve();
   }
 }

@@ -24,6 +24,7 @@ import { assert, MinipodError } from './protocol/errors.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import { type KvEventPage, kvLife } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
+import { Questions } from './questions.ts';
 import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
 import { breathe } from './runtime/event-loop.ts';
 import { SeededRandom } from './runtime/seeded-random.ts';
@@ -38,8 +39,6 @@ const REQUEST_SEEDS = 1;
 
 /** What a live pod's successor takes to load the shipped model and start its workers, roughly: no token depends on it. */
 export const SUCCESSOR_NS = 1_000_000_000;
-/** Why a question was not answered. */
-const LOST = Symbol('the control thread was lost before it answered');
 type Succession = PromiseWithResolvers<void> & { readonly successor_ns: number };
 
 /** Whoever waits for nothing but the pod sees no difference. All others would be held up for as long as nobody is told anything: KV that moves slowly is hours of leases. */
@@ -88,8 +87,7 @@ export class VirtualPod implements Pod {
   #shape: ScaleOptions = {};
   /** Changes of shape that are asked for. */
   #scales = 0;
-  /** Those that are not answered. */
-  readonly #questions = new Set<(why: unknown) => void>();
+  readonly #questions = new Questions({ checkOpen: () => this.#checkOpen(), succession: () => this.#succession?.promise ?? null });
   /** Told of each successor before anything of a call happens there: for who watches what is there, or breaks it. */
   onSucceeded: ((control: VirtualControl) => void) | null = null;
   /** Told when it is lost, and how long there will be none. */
@@ -157,7 +155,7 @@ export class VirtualPod implements Pod {
     this.#succession.promise.catch(() => {});
     this.#recoveries.lost(this.#control.host.clock.now_ms(), reason);
     this.onLost?.(successor_ns);
-    for (const reject of this.#questions) reject(LOST);
+    this.#questions.lose();
     this.wake();
   }
 
@@ -201,23 +199,12 @@ export class VirtualPod implements Pod {
     }
   }
 
-  /** Asks the control thread; its successor, where it is lost before it answers: nothing is left then of what it may have done. */
-  async #ask<Value>(ask: (control: VirtualControl) => Promise<Value>): Promise<Value> {
-    for (;;) {
-      if (this.#succession !== null) await this.#succession.promise;
-      this.#checkOpen();
-      const { promise, resolve, reject } = Promise.withResolvers<Value>();
-      this.#questions.add(reject);
-      ask(this.#control).then(resolve, reject);
+  #ask<Value>(ask: (control: VirtualControl) => Promise<Value>): Promise<Value> {
+    return this.#questions.ask(() => {
+      const answer = ask(this.#control);
       this.wake();
-      try {
-        return await promise;
-      } catch (error) {
-        if (error !== LOST) throw error;
-      } finally {
-        this.#questions.delete(reject);
-      }
-    }
+      return answer;
+    });
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
@@ -323,6 +310,7 @@ export class VirtualPod implements Pod {
     this.#succession?.resolve();
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
     this.control.close();
+    this.#questions.fail(new MinipodError('closed', 'the pod was closed before it answered'));
   }
 
   [Symbol.asyncDispose](): Promise<void> {

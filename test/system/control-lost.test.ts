@@ -96,9 +96,11 @@ it('ends where one control thread after the other is lost, and says so to all', 
   for (let losses = 0; losses < 5; losses++) {
     // Each has begun, and its calls go on.
     await asked;
+    const killed = pod.killControl();
+    // Asked before, it may be answered.
     asked = pod.tokenize('Once upon a time');
     asked.catch(() => {});
-    await pod.killControl();
+    await killed;
   }
   const why = { code: 'worker_failed', message: expect.stringContaining('lost again and again') };
   await expect(asked).rejects.toMatchObject(why);
@@ -169,17 +171,13 @@ it('is closed while it hangs, as soon as that is found', async () => {
   control.stop(CONTROL_ORDERS.spin);
   await expect.poll(() => control.isStopped(CONTROL_ORDERS.spins), { timeout: POLL_MS }).toBe(true);
   const asked = pod.tokenize('Once upon a time');
-  asked.catch(() => {});
-  // It has been asked, and not by one that is closed.
-  await sleep(1);
-  await pod.close();
-  await expect(asked).rejects.toMatchObject({ code: 'deadline_exceeded' });
+  // On a crowded machine that may be found before it is closed.
+  await Promise.all([pod.close(), expect(asked).rejects.toMatchObject({ code: expect.stringMatching(/^(closed|deadline_exceeded)$/) })]);
 });
 
 it('answers whoever has asked something when it is closed', async () => {
   const pod = await createLivePod({ topology: 'moe-attention:domains=1x1,experts=2', workers: 2, scale_max: { attention: 2 } });
   const asked = Promise.allSettled([pod.scale({ attention: 2 })]);
-  await sleep(1);
   await pod.close();
   await asked;
 });

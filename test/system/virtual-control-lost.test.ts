@@ -89,6 +89,12 @@ it('asks anew what was not answered, and has the shape again that it was asked f
   expect([await serving(), (await pod.stats()).control_recoveries.length]).toEqual([1, 2]);
 });
 
+it('answers whoever has asked for another shape when it is closed', async () => {
+  const pod = await open({ npus: 2, scale_max: { attention: 2 } });
+  const asked = pod.scale({ attention: 1 });
+  await Promise.all([pod.close(), expect(asked).rejects.toMatchObject({ code: 'closed' })]);
+});
+
 it('leaves a trace of each control thread that there was', async () => {
   using folder = traceFolder();
   const record = folder.file('run.trace');
