@@ -1,11 +1,10 @@
 /** The pods of one run: it begins with one, and when that one's control thread is lost another begins in its place, of which nothing is lost yet. @module */
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { Losses } from './losses.ts';
-import type { Lost } from './shape-refusals.ts';
 
 type Life = { readonly control: VirtualControl; readonly losses: Losses; readonly began_ns: number };
 
-export class Lives implements Lost {
+export class Lives {
   readonly #lives: Life[] = [];
 
   begin(control: VirtualControl): void {
@@ -40,12 +39,6 @@ export class Lives implements Lost {
   hasLacked(dp_group: number | undefined, then_ms: number): boolean {
     return this.#lives.some(({ losses }) => losses.hasLacked(dp_group, then_ms));
   }
-
-  readonly wasLost = (npu: number): boolean => this.#lives.some(({ losses }) => losses.wasLost(npu));
-
-  readonly groupWasLost = (group: number): boolean => this.#lives.some(({ losses }) => losses.groupWasLost(group));
-
-  readonly allServingWereLost = (): boolean => this.#lives.some(({ losses }) => losses.allServingWereLost());
 
   #sum(of: (control: VirtualControl) => number): number {
     return this.#lives.reduce((sum, { control }) => sum + of(control), 0);

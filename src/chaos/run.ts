@@ -105,7 +105,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
   };
   // One that something broken has kept from its end says so, and so does one that comes while another is under way, or is of more than is left.
   const noteFailure = (error: unknown): void => {
-    if (error instanceof MinipodError && isRefusedForLoss(error.message, injector.lives)) return;
+    if (error instanceof MinipodError && isRefusedForLoss(error.message, injector.lives.losses)) return;
     if (!(error instanceof MinipodError) || error.code === 'internal' || error.code === 'invalid_request')
       violations.push({ verdict: 'crash', what: `a change of the pod failed: ${error}` });
   };
