@@ -24,7 +24,7 @@ import type { Clock } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, networkThreadOf } from './runtime/directory.ts';
 import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
-import { setOver } from './trace/recording-state.ts';
+import { setLost } from './trace/recording-state.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
 const SLEEP_MS = 1_000;
@@ -176,11 +176,11 @@ export class PodThreads {
 
   /**
    * Its control thread is lost. In Node the threads that it started have ended with it. On Deno they live on, and one that was being started begins even later
-   * (2.9.6, both seen): they find their stop words raised, and who waits until a recorder has read that there is none. Whatever they still write, they write in memory that nobody reads.
+   * (2.9.6, both seen): they find their stop words raised, recorders that there is no more to come. Whatever they still write, they write in memory that nobody reads.
    */
   abandon(): void {
     this.leave();
-    for (const state of this.handle.recordings) setOver(state);
+    for (const state of this.handle.recordings) setLost(state);
     const { control } = this.space;
     for (let thread = CONTROL_THREAD; thread <= networkThreadOf(this.handle.plan.hosting); thread++) control.stop(thread);
   }

@@ -127,7 +127,7 @@ export class Recordings {
     return this.#routing?.newRing(thread) ?? null;
   }
 
-  /** Of those who write: when this thread is lost they are, too, and whoever waits for room waits for nothing. */
+  /** Of those who write: on Deno they may outlive this thread. */
   get states(): readonly Int32Array[] {
     return [this.#acts, this.#routing].flatMap((recorder) => (recorder === null ? [] : [recorder.state]));
   }

@@ -10,7 +10,7 @@ import { epoch_ms, monotonicClock } from '../runtime/clock.ts';
 import { breathe, keepAwake } from '../runtime/event-loop.ts';
 import { type ActRing, actRingShape } from './act-log.ts';
 import type { TraceIdentity } from './identity.ts';
-import { isOver, ReaderBell, setOver } from './recording-state.ts';
+import { isLost, isOver, ReaderBell, setOver } from './recording-state.ts';
 import { encodeRecord } from './trace-codec.ts';
 import { TraceWriter } from './trace-writer.ts';
 
@@ -34,6 +34,7 @@ const TURN_BYTES = 2 ** 18;
 /** What a frame costs beside its payload, about. */
 const FRAME_BYTES = 64;
 
+const LOST = 'the control thread was lost, and all others with it';
 const STOPPED = 'a thread found no room for its records for too long: recorder or disk are slower than the run, which was not to wait';
 
 class RecorderThread {
@@ -63,7 +64,7 @@ class RecorderThread {
   }
 
   /** Until it is closed and all is written, or a ring stayed full where that ends it. */
-  async run(): Promise<{ readonly identity: TraceIdentity; readonly isStopped: boolean }> {
+  async run(): Promise<{ readonly identity: TraceIdentity; readonly stopped: string | null }> {
     using _awake = keepAwake();
     for (let pause_ms = LOOK_MS_MIN; ; ) {
       const mustEnd = this.#isClosing || isOver(this.#state);
@@ -74,9 +75,9 @@ class RecorderThread {
       if (mustEnd || read >= TURN_BYTES) await breathe();
       else await this.#bell.sleep(pause_ms);
     }
-    const isStopped = isOver(this.#state);
-    if (isStopped) this.#writer.append(encodeRecord({ kind: 'stopped', reason: STOPPED }));
-    return { identity: this.#writer.close(), isStopped };
+    const stopped = isLost(this.#state) ? LOST : isOver(this.#state) ? STOPPED : null;
+    if (stopped !== null) this.#writer.append(encodeRecord({ kind: 'stopped', reason: stopped }));
+    return { identity: this.#writer.close(), stopped };
   }
 
   /** Reads each ring up to a bound. Returns the bytes of the one that had most. */
@@ -113,11 +114,11 @@ try {
   const recorder = new RecorderThread(data);
   port.on('message', (message: ToRecorder) => (message.type === 'ring' ? recorder.add(message.ring) : recorder.close()));
   tell({ type: 'opened' });
-  const { identity, isStopped } = await recorder.run();
+  const { identity, stopped } = await recorder.run();
   tell({
     type: 'ended',
     identity,
-    error: isStopped ? toErrorRecord(new MinipodError('trace_not_written', `${data.path}: recording has stopped: ${STOPPED}`)) : null,
+    error: stopped === null ? null : toErrorRecord(new MinipodError('trace_not_written', `${data.path}: recording has stopped: ${stopped}`)),
   });
 } catch (error) {
   // Whoever waits for room waits for nothing.

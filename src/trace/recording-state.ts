@@ -1,7 +1,7 @@
 /**
  * What the threads that act and the one that reads their rings tell each other besides acts: three words for all of a pod's rings.
  *
- *   word 0  over    1: nobody reads the rings any more, or will; the run goes on unrecorded
+ *   word 0  over    1: nobody reads the rings any more, or will; the run goes on unrecorded; 2: what is in them is the last, the pod's threads were lost
  *   word 1  bell    1: a ring is full, and its thread waits until it is read
  *   word 2  waits   1: a thread has said that it waits for long
  * @module
@@ -12,13 +12,19 @@ const WORD = { over: 0, bell: 1, waits: 2 } as const;
 const WORDS = 3;
 
 export const makeState = (): Int32Array => new Int32Array(new SharedArrayBuffer(4 * WORDS));
-export const isOver = (state: Int32Array): boolean => Atomics.load(state, WORD.over) === 1;
+const OVER = 1;
+const LOST = 2;
+export const isOver = (state: Int32Array): boolean => Atomics.load(state, WORD.over) !== 0;
+export const isLost = (state: Int32Array): boolean => Atomics.load(state, WORD.over) === LOST;
 
-export const setOver = (state: Int32Array): void => {
-  Atomics.store(state, WORD.over, 1);
+const end = (state: Int32Array, how: number): void => {
+  Atomics.compareExchange(state, WORD.over, 0, how);
   Atomics.notify(state, WORD.over);
   ringBell(state);
 };
+export const setOver = (state: Int32Array): void => end(state, OVER);
+/** For a reader that outlives who started it. */
+export const setLost = (state: Int32Array): void => end(state, LOST);
 
 /** Calls the reader, after what it is to read is published. */
 export const ringBell = (state: Int32Array): void => {

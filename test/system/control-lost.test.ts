@@ -123,10 +123,12 @@ it('is recorded and told of on, each life by itself', async () => {
   expect(await running).toEqual(right);
   await expectNothingLeft(pod, 1);
   await pod.close();
-  // It is cut off, and what came to the disk can be read.
+  // It is cut off, and what came to the disk can be read; on Deno who writes may outlive the control thread, and then says why the trace ends.
   using cut = TraceReader.open(path);
-  expect(cut.totals).toBeNull();
-  expect([...actsOf(cut)].length).toBeGreaterThan(100);
+  const acts = actsOf(cut);
+  expect([...acts].length).toBeGreaterThan(100);
+  const isEnded = 'Deno' in globalThis && cut.totals !== null;
+  expect([cut.totals === null, acts.stopped]).toEqual(isEnded ? [false, expect.stringContaining('control thread was lost')] : [true, null]);
   // The other one is whole: who went on there, and all that came after.
   expect(expectWhole(folder.file('run.2.trace')).some(({ message }) => message?.type === 'RESUME')).toBe(true);
   using routed = TraceReader.open(folder.file('run.3.routing'));
@@ -149,7 +151,8 @@ it('says while it has no successor that it is not well, and streams over HTTP go
     const health = await fetch(`${server.url}/health`);
     expect([health.status, await health.text()]).toEqual([503, expect.stringMatching(/control thread was lost .* successor does not run yet/)]);
     expect(await running).toBe(right);
-    expect((await fetch(`${server.url}/health`)).status).toBe(200);
+    // Where others leave no processor somebody is silent meanwhile.
+    await expect.poll(async () => (await fetch(`${server.url}/health`)).status, { timeout: POLL_MS }).toBe(200);
   } finally {
     await server.close();
   }
