@@ -37,6 +37,8 @@ export class Calls {
   #trial: number | null = null;
   #next = 1;
   #isClosed = false;
+  /** What whoever asks afterwards hears. */
+  #end = 'the pod is closed';
 
   constructor(ports: CallsPorts) {
     this.#ports = ports;
@@ -75,7 +77,7 @@ export class Calls {
     });
     const onAbort = (): void => generation.cancel();
     if (this.#isClosed) {
-      generation.end(new MinipodError('closed', 'the pod is closed'));
+      generation.end(new MinipodError('closed', this.#end));
       return generation;
     }
     if (signal?.aborted === true) {
@@ -170,6 +172,7 @@ export class Calls {
   /** Ends what runs with `error`, and lets nothing new in. */
   close(error: MinipodError): void {
     this.#isClosed = true;
+    if (error.code !== 'closed') this.#end = `the pod has come to an end by itself: ${error.message}`;
     for (const { generation } of this.#deliveries.values()) generation.end(error);
     this.#deliveries.clear();
     this.#asked.clear();

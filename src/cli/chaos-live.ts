@@ -34,7 +34,7 @@ function seed(text: string): number {
 const KIND_WIDTH = Math.max(...LIVE_KINDS.map(({ length }) => length)) + 2;
 
 export function addLiveCommand(command: Command, setExitCode: (code: number) => void): void {
-  const summary = 'Breaks worker threads, memory and rings of a live pod under load, and checks every token.';
+  const summary = 'Breaks threads, memory and rings of a live pod under load, and checks every token.';
   command
     .command('live')
     .summary(summary)

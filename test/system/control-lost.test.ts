@@ -106,6 +106,7 @@ it('ends where one control thread after the other is lost, and says so to all', 
   await expect(asked).rejects.toMatchObject(why);
   await expect(running).rejects.toMatchObject({ code: 'worker_failed' });
   await expect(pod.stats()).rejects.toMatchObject(why);
+  await expect(pod.complete('x')).rejects.toMatchObject({ ...why, code: 'closed' });
   await pod.close();
 });
 
