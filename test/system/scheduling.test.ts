@@ -71,7 +71,7 @@ describe('a deadline', () => {
         );
         for (const error of await Promise.all(late)) {
           expect(error).toMatchObject({ code: 'deadline_exceeded', param: 'deadline_ms' });
-          wheres.add(/they were over while (.*)$/.exec(error.message)?.[1] ?? error.message);
+          wheres.add(/that was over while (.*)$/.exec(error.message)?.[1] ?? error.message);
         }
         expect((await Promise.all(others)).map(({ choices }) => choices[0]?.token_ids.length)).toEqual([30, 30, 30]);
       });
