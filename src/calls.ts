@@ -30,8 +30,10 @@ export class Calls {
   readonly #ports: CallsPorts;
   readonly counts = new CallCounts();
   readonly #deliveries = new Map<number, Delivery>();
-  /** By call, what was asked for and nobody has opened yet; and until when it is to be there, by the pod's clock. */
-  readonly #asked = new Map<number, { readonly call: GenerateCall; readonly over_ms: number }>();
+  /** By call, what was asked for and nobody has opened yet. */
+  readonly #asked = new Map<number, GenerateCall>();
+  /** Until when a call that has a deadline is to be there, by the pod's clock. */
+  readonly #over_ms = new Map<number, number>();
   /** Calls that wait for their turn to go on; and the one whose turn it is. */
   #suspects: number[] = [];
   #trial: number | null = null;
@@ -89,7 +91,8 @@ export class Calls {
     this.#deliveries.set(request, new Delivery(generation, terms, { counts: this.counts, records, tell: (type) => tell({ type, request }) }));
     try {
       const call = generateCall(request, record, options, seed);
-      this.#asked.set(request, { call, over_ms: this.#ports.clock.now_ms() + call.deadline_ms });
+      this.#asked.set(request, call);
+      if (call.deadline_ms >= 0) this.#over_ms.set(request, this.#ports.clock.now_ms() + call.deadline_ms);
       tell(call);
     } catch (error) {
       this.#forget(request);
@@ -169,6 +172,15 @@ export class Calls {
     this.#tryNext();
   }
 
+  /** Nobody is there to go on with any of them, nor to end one: those that need not wait for that end here. */
+  endUntold(): void {
+    const now_ms = this.#ports.clock.now_ms();
+    for (const [call, delivery] of [...this.#deliveries]) {
+      delivery.endUntold((this.#over_ms.get(call) ?? Number.POSITIVE_INFINITY) <= now_ms);
+      if (delivery.isOver) this.#forget(call);
+    }
+  }
+
   /** Ends what runs with `error`, and lets nothing new in. */
   close(error: MinipodError): void {
     this.#isClosed = true;
@@ -176,6 +188,7 @@ export class Calls {
     for (const { generation } of this.#deliveries.values()) generation.end(error);
     this.#deliveries.clear();
     this.#asked.clear();
+    this.#over_ms.clear();
     this.#suspects = [];
   }
 
@@ -199,11 +212,11 @@ export class Calls {
 
   /** Its time has gone on meanwhile. */
   #askAgain(request: number): void {
-    const asked = this.#asked.get(request);
-    assert(asked, `call ${request} is not open, and nobody knows what it was`);
-    const { call, over_ms } = asked;
+    const call = this.#asked.get(request);
+    assert(call, `call ${request} is not open, and nobody knows what it was`);
     const { clock, tell } = this.#ports;
-    tell(call.deadline_ms < 0 ? call : { ...call, deadline_ms: Math.max(0, Math.ceil(over_ms - clock.now_ms())) });
+    const over_ms = this.#over_ms.get(request);
+    tell(over_ms === undefined ? call : { ...call, deadline_ms: Math.max(0, Math.ceil(over_ms - clock.now_ms())) });
   }
 
   #closeIfOver(delivery: Delivery | undefined, request: number): void {
@@ -214,6 +227,7 @@ export class Calls {
   #forget(request: number): void {
     this.#deliveries.delete(request);
     this.#asked.delete(request);
+    this.#over_ms.delete(request);
     this.#suspects = this.#suspects.filter((suspect) => suspect !== request);
     if (request === this.#trial) this.#tryNext();
   }

@@ -82,6 +82,11 @@ const STRANDED_WITH_POD: ErrorRecord = {
   message: "the pod's control thread was lost, and there was no room to record the request; it may be sent again",
   param: null,
 };
+const LATE: ErrorRecord = {
+  code: 'deadline_exceeded',
+  message: 'the request has not ended within its deadline_ms: that was over while the pod had no control thread',
+  param: 'deadline_ms',
+};
 const LOST_TOO_OFTEN: ErrorRecord = {
   code: 'worker_failed',
   message: `the pod's control thread was lost ${PODS_MAX} times in a row before another token of the request came; it may be what kills it`,
@@ -215,6 +220,12 @@ export class Delivery {
     else if (this.#isWhole) this.#finish();
     else if (this.#podsLost >= PODS_MAX) this.#fail(LOST_TOO_OFTEN);
     else if (this.#record !== null && !this.#isRecorded) this.#fail(STRANDED_WITH_POD);
+  }
+
+  /** Nobody is there who could end it: its caller wants no more of it, or it `isLate`. */
+  endUntold(isLate: boolean): void {
+    if (this.#isCancelled) this.#fail(CANCELLED);
+    else if (isLate) this.#fail(LATE);
   }
 
   /** It has outlived several control threads without a token in between, and may be what kills them. */

@@ -313,6 +313,8 @@ export class LivePod implements Pod {
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
     lost.abandon();
     this.#questions.lose();
+    // Without a successor nobody else tells callers what need not wait for it.
+    const meanwhile = setInterval(() => this.#calls.endUntold(), PULSE_MS);
     // One that hangs; all others end with it, or by themselves.
     const ended = lost.terminate(ENDED_MS_MAX);
     try {
@@ -330,6 +332,8 @@ export class LivePod implements Pod {
     } catch (cause) {
       this.#succession = null;
       this.#fail(cause instanceof MinipodError ? cause : new MinipodError('internal', `the pod's control thread has no successor: ${cause}`, { cause }));
+    } finally {
+      clearInterval(meanwhile);
     }
   }
 
@@ -368,7 +372,7 @@ export class LivePod implements Pod {
     try {
       unwrap(await Promise.race([remote.scale(shape) as Promise<Outcome<ScaleReport>>, died]));
     } catch (error) {
-      if (!this.#isClosed && this.#succession === null) process.emitWarning(`the pod's shape is that of its options: ${error}`, { type: 'ControlThreadLost' });
+      if (!this.#isClosed && this.#succession === null) process.emitWarning(`the pod's shape is that of its options: ${error}`, { type: 'PodShapeLost' });
     }
   }
 

@@ -128,6 +128,26 @@ describe('when all threads of the pod are lost, a call', () => {
     expect([told, await readAll(generation)]).toEqual([[], { text: '0 ', error: 'cancelled' }]);
   });
 
+  it('should end while there are no threads yet where its caller cancels it, or its time is over, and no other', async () => {
+    const { calls, told, ask, open, push, loseAll } = openCaller();
+    const caller = new AbortController();
+    const [cancelled, late, other] = [ask({ signal: caller.signal }), ask({ deadline_ms: 1_000 }), ask({ deadline_ms: 1_001 })];
+    for (const call of [1, 2]) open(call);
+    push(1, 0, 0, 1);
+    loseAll(1_000);
+    caller.abort();
+    calls.endUntold();
+    expect(await readAll(cancelled)).toEqual({ text: '0 ', error: 'cancelled' });
+    expect(await readAll(late)).toEqual({ text: '', error: 'deadline_exceeded' });
+    expect(calls.open).toBe(1);
+    loseAll(0);
+    expect(told).toMatchObject([{ type: 'GENERATE', request: 3, deadline_ms: 1 }]);
+    open(3);
+    push(3, 0, 0, TOKENS);
+    calls.receive({ type: 'ENDED', request: 3, error: null });
+    expect(await readAll(other)).toEqual(WHOLE);
+  });
+
   it('should fail where there was no room to record it', async () => {
     const { told, ask, open, push, loseAll } = openCaller();
     const generation = ask();

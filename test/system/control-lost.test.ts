@@ -33,14 +33,17 @@ async function untilTold(pod: LivePod, from: number, tokens: number): Promise<vo
   while ((await pod.stats()).generation_tokens - from < tokens) await sleep(1);
 }
 
-it.each(['2', 'pd:prefill=1xdp1,decode=1xdp1'])('goes on with every call, whatever it was at, and with what is kept for callers: %s', async (topology) => {
-  await using pod = await createLivePod(topology === '2' ? { npus: 2, workers: 2 } : { topology, workers: 2 });
+// Amid prefill, and when all but the longest have ended; amid decode.
+it.each([
+  ['colocated:dp=2', [0, 250]],
+  ['pd:prefill=1xdp1,decode=1xdp1', [30]],
+])('goes on with every call, whatever it was at, and with what is kept for callers: %s', async (topology, moments) => {
+  await using pod = await createLivePod({ topology, workers: 2 });
   const right = await completeAll(pod);
   const story = await pod.createContext([1, 86, 1461, 613, 265, 531, 460, 315], { id: 'story' });
   const onward = fingerprint(await pod.complete([504], { max_tokens: 8, seed: 3, context_id: 'story' }));
   const lost: WeakRef<object>[] = [];
-  // Amid prefill, amid decode, and when all but the longest have ended.
-  for (const [losses, tokens] of [0, 30, 250].entries()) {
+  for (const [losses, tokens] of moments.entries()) {
     const from = (await pod.stats()).generation_tokens;
     const running = completeAll(pod);
     await untilTold(pod, from, tokens);
@@ -57,7 +60,7 @@ it.each(['2', 'pd:prefill=1xdp1,decode=1xdp1'])('goes on with every call, whatev
   }
   expect(await pod.listContexts()).toEqual([story]);
   expect(await pod.deleteContext('story')).toBe(true);
-  await expectNothingLeft(pod, 3);
+  await expectNothingLeft(pod, moments.length);
   // Nobody keeps their memory.
   const kept = async (): Promise<number> => {
     await liveBytes();
