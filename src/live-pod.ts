@@ -290,7 +290,11 @@ export class LivePod implements Pod {
   /** Hears what these threads say, and when they end. */
   #attend(threads: PodThreads): void {
     threads.died.catch((error: MinipodError) => this.#lose(threads, error));
-    threads.run().catch((error: unknown) => this.#fail(new MinipodError('internal', `the pod's caller side failed: ${error}`, { cause: error })));
+    threads.run().catch((error: unknown) => {
+      // What those say who are lost concerns nobody.
+      if (threads === this.#threads && this.#succession === null)
+        this.#fail(new MinipodError('internal', `the pod's caller side failed: ${error}`, { cause: error }));
+    });
   }
 
   /** The control thread is lost, and all others with it. */
