@@ -28,6 +28,7 @@
  * @module
  */
 import type { CallCounts } from './call-counts.ts';
+import { CANCELLED, LATE, LOST_TOO_OFTEN, PODS_MAX, REFUSALS, SCORES_LOST, STRANDED, STRANDED_WITH_POD } from './delivery-errors.ts';
 import type { DeliveredCall, DeliveredRecords } from './flowserve/delivered-records.ts';
 import type { LiveGeneration } from './generation.ts';
 import type { ChunkRecord, FrontendToCaller, OutputToCaller, PositionRecord } from './protocol/caller.ts';
@@ -61,38 +62,6 @@ export type DeliveryPorts = {
 
 /** Looks after a loss in which what is missing did not come, before it is taken for lost. */
 const LOOKS_MAX = 2;
-/** Control threads that one call may outlive without a token in between. */
-const PODS_MAX = 3;
-/** What the pod did not let in. */
-const REFUSALS: ReadonlySet<string> = new Set(['overloaded', 'invalid_request']);
-const CANCELLED: ErrorRecord = { code: 'cancelled', message: 'the caller cancelled the request', param: null };
-const STRANDED: ErrorRecord = {
-  code: 'worker_failed',
-  message: 'a worker died that had computed tokens of it, before they were delivered, and there was no room to record it; the request may be sent again',
-  param: null,
-};
-
-const SCORES_LOST: ErrorRecord = {
-  code: 'worker_failed',
-  message: 'a worker died that had scored the prompt of the request, before all of that was delivered; it may be sent again',
-  param: null,
-};
-const STRANDED_WITH_POD: ErrorRecord = {
-  code: 'worker_failed',
-  message: "the pod's control thread was lost, and there was no room to record the request; it may be sent again",
-  param: null,
-};
-const LATE: ErrorRecord = {
-  code: 'deadline_exceeded',
-  message: 'the request has not ended within its deadline_ms: that was over while the pod had no control thread',
-  param: 'deadline_ms',
-};
-const LOST_TOO_OFTEN: ErrorRecord = {
-  code: 'worker_failed',
-  message: `the pod's control thread was lost ${PODS_MAX} times in a row before another token of the request came; it may be what kills it`,
-  param: null,
-};
-
 export class Delivery {
   readonly generation: LiveGeneration;
   readonly #ports: DeliveryPorts;

@@ -317,14 +317,9 @@ export class LivePod implements Pod {
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
     lost.abandon();
     this.#questions.lose();
-    // Without a successor nobody else tells callers what need not wait for it.
-    const meanwhile = setInterval(() => this.#calls.endUntold(), PULSE_MS);
-    // One that hangs; all others end with it, or by themselves.
-    const ended = lost.terminate(ENDED_MS_MAX);
     try {
-      const memories = TERMINATION_IS_PROOF && (await ended) ? lost.handle.memories : undefined;
-      if (memories !== undefined) this.#records.setAside();
-      const threads = await this.#startAtLast(begin, memories);
+      // Nobody else tells callers what need not wait for a successor.
+      const threads = await checkedMeanwhile(this.#startBehind(lost, begin), () => this.#calls.endUntold(), PULSE_MS);
       this.#threads = threads;
       this.#succession = null;
       // Close waits for this, and ends whom it finds.
@@ -336,9 +331,16 @@ export class LivePod implements Pod {
     } catch (cause) {
       this.#succession = null;
       this.#fail(cause instanceof MinipodError ? cause : new MinipodError('internal', `the pod's control thread has no successor: ${cause}`, { cause }));
-    } finally {
-      clearInterval(meanwhile);
     }
+  }
+
+  /** In their memory, where they are proven to have ended. */
+  async #startBehind(lost: PodThreads, begin: Begin): Promise<PodThreads> {
+    // One that hangs; all others end with it, or by themselves.
+    const ended = lost.terminate(ENDED_MS_MAX);
+    const memories = TERMINATION_IS_PROOF && (await ended) ? lost.handle.memories : undefined;
+    if (memories !== undefined) this.#records.setAside();
+    return this.#startAtLast(begin, memories);
   }
 
   /** One that does not come so far may have met what the lost one did: there is another, as often as one may be lost. */
