@@ -137,12 +137,13 @@ export class Calls {
     for (const delivery of this.#deliveries.values()) delivery.losePeer();
   }
 
-  /** Called some times a second: calls whose tokens were lost with a worker go on from their records. */
+  /** Called some times a second: calls whose tokens were lost with a worker go on from their records, and those that wait for their turn end when their time is over. */
   look(): void {
     for (const [call, delivery] of [...this.#deliveries]) {
       delivery.look();
       this.#closeIfOver(delivery, call);
     }
+    this.#endUntold(this.#suspects);
   }
 
   /** Where nothing is left to come: as `look`, at once. True: some call goes on, or has ended by it. */
@@ -174,11 +175,7 @@ export class Calls {
 
   /** Nobody is there to go on with any of them, nor to end one: those that need not wait for that end here. */
   endUntold(): void {
-    const now_ms = this.#ports.clock.now_ms();
-    for (const [call, delivery] of [...this.#deliveries]) {
-      delivery.endUntold((this.#over_ms.get(call) ?? Number.POSITIVE_INFINITY) <= now_ms);
-      if (delivery.isOver) this.#forget(call);
-    }
+    this.#endUntold([...this.#deliveries.keys()]);
   }
 
   /** Ends what runs with `error`, and lets nothing new in. */
@@ -190,6 +187,15 @@ export class Calls {
     this.#asked.clear();
     this.#over_ms.clear();
     this.#suspects = [];
+  }
+
+  #endUntold(calls: readonly number[]): void {
+    const now_ms = this.#ports.clock.now_ms();
+    for (const call of calls) {
+      const delivery = this.#deliveries.get(call);
+      delivery?.endUntold((this.#over_ms.get(call) ?? Number.POSITIVE_INFINITY) <= now_ms);
+      if (delivery?.isOver === true) this.#forget(call);
+    }
   }
 
   #cancel(request: number): void {

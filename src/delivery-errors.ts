@@ -27,7 +27,7 @@ export const STRANDED_WITH_POD: ErrorRecord = {
 };
 export const LATE: ErrorRecord = {
   code: 'deadline_exceeded',
-  message: 'the request has not ended within its deadline_ms: that was over while the pod had no control thread',
+  message: 'the request has not ended within its deadline_ms: that was over while nobody was there to go on with it, since the control thread was lost',
   param: 'deadline_ms',
 };
 export const LOST_TOO_OFTEN: ErrorRecord = {

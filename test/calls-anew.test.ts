@@ -39,6 +39,9 @@ function openCaller() {
     push(call: number, attempt: number, from: number, to: number): void {
       for (let index = from; index < to; index++) calls.receive({ type: 'CHUNKS', chunks: [chunkOf(call, attempt, index)] }, GROUP);
     },
+    pass(ms: number): void {
+      now_ms += ms;
+    },
     /** All threads of the pod are lost, and have successors. */
     loseAll(after_ms = 1_000): void {
       now_ms += after_ms;
@@ -146,6 +149,19 @@ describe('when all threads of the pod are lost, a call', () => {
     push(3, 0, 0, TOKENS);
     calls.receive({ type: 'ENDED', request: 3, error: null });
     expect(await readAll(other)).toEqual(WHOLE);
+  });
+
+  it('should not wait for its turn longer than its deadline', async () => {
+    const { calls, told, ask, loseAll, pass } = openCaller();
+    const [, waiting] = [ask(), ask({ deadline_ms: 3_000 })];
+    loseAll();
+    loseAll();
+    expect(told).toMatchObject([{ request: 1 }]);
+    calls.look();
+    expect(calls.open).toBe(2);
+    pass(1_000);
+    calls.look();
+    expect([await readAll(waiting), calls.open]).toEqual([{ text: '', error: 'deadline_exceeded' }, 1]);
   });
 
   it('should fail where there was no room to record it', async () => {
