@@ -1,15 +1,7 @@
 /** Plans that cost a pod its control thread: what runs goes on in the pod that begins in its place, and so does the plan. */
 import { expect, it } from 'vitest';
 import { type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
-
-const CALLS = [
-  { key: 1, prompt_tokens: 40, max_tokens: 9 },
-  { key: 2, prompt_tokens: 17, max_tokens: 5, n: 2 },
-  { key: 3, prompt_tokens: 33, max_tokens: 9 },
-];
-const SPLIT: ChaosPlanInput['pod'] = { topology: 'pd:prefill=1,decode=1', workers: 2, job_executors: 3 };
-const HALVES: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', workers: 3, job_executors: 2 };
-const plan = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]): ChaosPlanInput => ({ seed: 5, pod, calls: CALLS, faults });
+import { CALLS, HALVES, plan, SPLIT } from './small-plans.ts';
 
 it.each<[ChaosPlanInput['pod'], FaultInput]>([
   [SPLIT, { kind: 'control-lost', at: { phase: 'kv-transfer' } }],

@@ -16,16 +16,9 @@ import { Directory } from '../../src/runtime/directory.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
 import { createVirtualPod } from '../../src/virtual-pod.ts';
 import { traceFolder } from '../trace/files.ts';
+import { CALLS, HALVES, plan, SPLIT } from './small-plans.ts';
 
-const CALLS = [
-  { key: 1, prompt_tokens: 40, max_tokens: 9 },
-  { key: 2, prompt_tokens: 17, max_tokens: 5, n: 2 },
-  { key: 3, prompt_tokens: 33, max_tokens: 9 },
-];
-const SPLIT: ChaosPlanInput['pod'] = { topology: 'pd:prefill=1,decode=1', workers: 2, job_executors: 3 };
-const HALVES: ChaosPlanInput['pod'] = { topology: 'moe-attention:domains=1x2,experts=2', workers: 3, job_executors: 2 };
 const CHECKED: ChaosPlanInput['pod'] = { ...SPLIT, weight_checks: 'each-step' };
-const plan = (pod: ChaosPlanInput['pod'], ...faults: FaultInput[]): ChaosPlanInput => ({ seed: 5, pod, calls: CALLS, faults });
 
 describe('a fault', () => {
   it.each<[ChaosPlanInput['pod'], FaultInput]>([
