@@ -126,7 +126,10 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
   const nth = (kind === 'dram-bit-flip' && phase !== 'takeover' ? [1, 2, 4, 8] : often)[draw(4)] as number;
   const anyTime = draw(2) === 0 ? { event: 1 + draw(500) } : { ms: drawMs(STRUCK_MS_MAX, random) };
   const whileAsked = kind === 'dram-bit-flip' ? { ms: drawMs(2, random) } : anyTime;
-  const at = phase === 'time' || phase === 'client' ? whileAsked : { phase, nth, there: draw(2) === 0 };
+  const isTimed = phase === 'time' || phase === 'client';
+  const at = isTimed ? whileAsked : { phase, nth, there: draw(2) === 0 };
+  // Of what strikes the same whomever its phase comes to.
+  const when = isTimed ? whileAsked : { phase, nth };
   // Who hangs while others take over is the more often found to hang.
   const for_ms = (phase === 'takeover' ? [5, 50, 500, 500] : [0.5, 5, 50, 500])[draw(4)] as number;
   const [worker, npu] = [draw(parts.workers), draw(parts.npus)];
@@ -145,9 +148,9 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'zombie-writes':
       return { kind, worker, at };
     case 'control-lost':
-      return { kind, successor_ms: [0.5, 2, 20, 1_000][draw(4)] as number, at };
+      return { kind, successor_ms: [0.5, 2, 20, 1_000][draw(4)] as number, at: when };
     case 'expert-lost':
-      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2) % parts.copies, at };
+      return { kind, executor: draw(parts.executors), expert: draw(EXPERTS), copy: draw(2) % parts.copies, at: when };
     case 'worker-hangs':
       return { kind, worker, at, for_ms };
     case 'thread-pauses':
@@ -187,7 +190,7 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
     case 'ring-full':
       return { kind, ...ends(), frames: [1, 1, 2, 4][draw(4)] as number, every_ms: [0.1, 1, 5, 20][draw(4)] as number, at, for_ms };
     case 'trace-disk-full':
-      return { kind, bytes: [0, 1_000, 10_000, 50_000][draw(4)] as number, at };
+      return { kind, bytes: [0, 1_000, 10_000, 50_000][draw(4)] as number, at: when };
     case 'clock-skew':
       return { kind, thread: thread(), factor: [0.1, 0.5, 3, 20][draw(4)] as number, at, for_ms: 500 };
     case 'client-gone':
@@ -199,15 +202,15 @@ export function drawFault(kind: FaultKind, parts: Parts, calls: number, random: 
       const types = delayedAt(phase);
       // All of one type are late, and all else is not: who should hear of it first hears of it last.
       const which = draw(2) === 0 ? { type: types[draw(types.length)] as string } : { share: [1, 0.3, 0.05][draw(3)] as number };
-      return { kind, delay_ms, ...which, at, for_ms };
+      return { kind, delay_ms, ...which, at: when, for_ms };
     }
     case 'message-reordered':
-      return { kind, delay_ms: [0.01, 0.1, 1][draw(3)] as number, share: 0.2, at, for_ms };
+      return { kind, delay_ms: [0.01, 0.1, 1][draw(3)] as number, share: 0.2, at: when, for_ms };
     case 'message-duplicated':
-      return { kind, late_ms: [0, 0.1, 5, 50][draw(4)] as number, share: 0.2, at, for_ms };
+      return { kind, late_ms: [0, 0.1, 5, 50][draw(4)] as number, share: 0.2, at: when, for_ms };
     case 'message-dropped':
     case 'message-corrupted':
-      return { kind, share: 0.2, at, for_ms };
+      return { kind, share: 0.2, at: when, for_ms };
     case 'kv-bit-flip':
       return { kind, npu: stepping(), block: draw(64), bit: draw(1_024), at };
     case 'dram-bit-flip':

@@ -39,22 +39,27 @@ const MOMENTS = ['ms', 'event', 'phase'] as const;
 const isTold = (moment: unknown): boolean =>
   typeof moment !== 'object' || moment === null || MOMENTS.filter((name) => Object.hasOwn(moment, name)).length === 1;
 
-const moment = z.union(
-  [
-    /** Milliseconds of virtual time after the first call. */
-    z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
-    /** When so many events have happened since the first call. */
-    z.strictObject({ event: z.int().min(1) }),
-    /** When the phase comes for the `nth` time; `there`: to whom it has come, or to what it came by, in place of whom the fault names, if there is one of that kind. */
-    z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there: z.boolean().default(false) }),
-  ],
-  {
-    // Else what is wrong with one of them is said, as if nothing else could be meant.
-    error: ({ input }) => (isTold(input) ? undefined : `must have one of ${MOMENTS.join(', ')}, as { ms: 0.5 }, { event: 120 } or { phase: decode, nth: 2 }`),
-  },
-);
+const momentWith = <There extends z.ZodType<boolean>>(there: There) =>
+  z.union(
+    [
+      /** Milliseconds of virtual time after the first call. */
+      z.strictObject({ ms: z.number().min(0).max(LIMITS.at_ms_max) }),
+      /** When so many events have happened since the first call. */
+      z.strictObject({ event: z.int().min(1) }),
+      /** When the phase comes for the `nth` time. */
+      z.strictObject({ phase: z.enum(PHASES), nth: z.int().min(1).default(1), there }),
+    ],
+    {
+      // Else what is wrong with one of them is said, as if nothing else could be meant.
+      error: ({ input }) => (isTold(input) ? undefined : `must have one of ${MOMENTS.join(', ')}, as { ms: 0.5 }, { event: 120 } or { phase: decode, nth: 2 }`),
+    },
+  );
+/** `there`: whom its phase has come to, or what it came by, in place of whom the fault names, if there is one of that kind. */
+const moment = momentWith(z.boolean().default(false));
 export type Moment = z.output<typeof moment>;
 const at = moment.default({ ms: 0 });
+/** Of what is nowhere that a phase comes to, or by. */
+const when = momentWith(z.literal(false, 'must be left out: this kind of fault is the same whomever its phase comes to').default(false)).default({ ms: 0 });
 const worker = z.int().min(0);
 const npu = z.int().min(0);
 const id = z.int().min(0);
@@ -64,7 +69,7 @@ const thread = z.union([worker, z.literal('control')]);
 /** What takes once as long as ever is no fault. */
 const slower = z.number().gt(1);
 /** Which messages: of the type, if one is named, and of those a share. */
-const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).default(1), at, for_ms };
+const messages = { type: z.string().optional(), share: z.number().gt(0).max(1).default(1), at: when, for_ms };
 /**
  * Of those that go by a link from thread to thread, which guards them. `within_threads`: what stays on one, which nothing guards nor any real fault touches, too:
  * so whoever asks for that sees what a run says of a pod that is broken.
@@ -82,12 +87,12 @@ const faultSchema = z.discriminatedUnion('kind', [
       .min(0)
       .max(LIMITS.for_ms_max)
       .default(SUCCESSOR_NS / NS_PER_MS),
-    at,
+    at: when,
   }),
   /** A worker is declared dead, and goes on writing until its successor begins. */
   z.strictObject({ kind: z.literal('zombie-writes'), worker, at }),
   /** The worker that holds the expert, of those that hold a copy of it the one named. */
-  z.strictObject({ kind: z.literal('expert-lost'), executor: id.default(0), expert: id, copy: id.default(0), at }),
+  z.strictObject({ kind: z.literal('expert-lost'), executor: id.default(0), expert: id, copy: id.default(0), at: when }),
   z.strictObject({ kind: z.literal('worker-hangs'), worker, at, for_ms }),
   /** As for collecting garbage: nothing happens on it meanwhile. */
   z.strictObject({ kind: z.literal('thread-pauses'), thread, at, for_ms: z.number().positive().max(LIMITS.pause_ms_max) }),
@@ -110,7 +115,7 @@ const faultSchema = z.discriminatedUnion('kind', [
   /** The reader takes a frame once in `every_ms`, and no more than `frames` find room in the ring: the others wait at their sender. */
   z.strictObject({ kind: z.literal('ring-full'), from: thread, to: thread, frames: z.int().min(1).max(LIMITS.frames_max), every_ms: for_ms, at, for_ms }),
   /** What the run is recorded on takes so many bytes more. */
-  z.strictObject({ kind: z.literal('trace-disk-full'), bytes: z.int().min(0).default(0), at }),
+  z.strictObject({ kind: z.literal('trace-disk-full'), bytes: z.int().min(0).default(0), at: when }),
   /** Fast ones for less long: a pod that looks after itself twenty times as often has soon had as many events as a run may (EVENTS_MAX, run.ts). */
   z
     .strictObject({
