@@ -3,7 +3,6 @@
  * own. Whoever looks on is told of a life to its end before the next one begins.
  * @module
  */
-import { existsSync } from 'node:fs';
 import type { ControlOptions } from './platform/control-handle.ts';
 import { warnRecordingEnded } from './platform/recording.ts';
 import type { ProgressReport } from './platform/weights.ts';
@@ -11,7 +10,7 @@ import { type PodEntries, startPodThreads } from './pod-start.ts';
 import type { StartedThreads } from './pod-threads.ts';
 import { MinipodError } from './protocol/errors.ts';
 import type { Inspect } from './trace/inspection-events.ts';
-import { fileOfLife } from './trace/life-file.ts';
+import { filesOfLife, NOT_RECORDED, type RunFiles } from './trace/life-file.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
 
 export class PodLives {
@@ -20,10 +19,10 @@ export class PodLives {
   #inspect: Inspect | null;
   #inspection: LiveInspection | null = null;
   #life = 0;
-  #isRecorded = true;
+  #recorded: RunFiles;
 
   constructor(options: ControlOptions, entries: PodEntries, inspect: Inspect | null) {
-    [this.#options, this.#entries, this.#inspect] = [options, entries, inspect];
+    [this.#options, this.#entries, this.#inspect, this.#recorded] = [options, entries, inspect, options];
   }
 
   /** The first; or, in `memories` of one that is over, or new ones, another one in its place. */
@@ -34,7 +33,7 @@ export class PodLives {
     await this.close();
     const inspection = this.#inspect === null ? null : new LiveInspection(this.#inspect, this.#options.origin_ms, life);
     this.#inspection = inspection;
-    const recorded = life > 1 && this.#recordedBeside(life);
+    const recorded = life > 1 && filesOfLife(this.#recorded, life);
     const options = { ...this.#options, ...recorded, inspected: inspection?.state, ...(memories !== undefined && { memories }) };
     return startPodThreads(options, this.#entries, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
   }
@@ -46,7 +45,7 @@ export class PodLives {
     } catch (error) {
       if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
       warnRecordingEnded(error);
-      this.#isRecorded = false;
+      this.#recorded = NOT_RECORDED;
       return this.begin(undefined, memories);
     }
   }
@@ -54,19 +53,5 @@ export class PodLives {
   /** Tells what is left to tell of the latest. */
   async close(): Promise<void> {
     await this.#inspection?.close();
-  }
-
-  #recordedBeside(life: number): Pick<ControlOptions, 'record' | 'record_routing'> {
-    const { record, record_routing } = this.#options;
-    const file = (path: string | undefined): string | undefined => (path === undefined || !this.#isRecorded ? undefined : freeFile(path, life));
-    return { record: file(record), record_routing: file(record_routing) };
-  }
-}
-
-/** Another run may have left some: none is replaced. */
-function freeFile(path: string, life: number): string {
-  for (let number = life; ; number++) {
-    const file = fileOfLife(path, number);
-    if (!existsSync(file)) return file;
   }
 }

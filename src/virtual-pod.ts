@@ -15,6 +15,7 @@ import { recordTableOf } from './flowserve/pod-plan.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
 import { resolveModel } from './model/registry.ts';
 import { expertBalancingOf, type GenerateOptions, jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from './options.ts';
+import { warnRecordingEnded } from './platform/recording.ts';
 import { VirtualControl } from './platform/virtual-control.ts';
 import type { OpenModel, VirtualOptions, VirtualPorts } from './platform/virtual-options.ts';
 import type { ModelInfo, Pod, RebalanceOptions } from './pod.ts';
@@ -31,7 +32,7 @@ import { SeededRandom } from './runtime/seeded-random.ts';
 import { scaleSchema } from './scale-options.ts';
 import { topologyOf } from './topology-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
-import { fileOfLife } from './trace/life-file.ts';
+import { filesOfLife, NOT_RECORDED, type RunFiles } from './trace/life-file.ts';
 import type { TraceDisk } from './trace/output-file.ts';
 
 /** Seeds of requests that brought none are drawn from a stream of their own: how many there are changes no delay. */
@@ -83,6 +84,7 @@ export class VirtualPod implements Pod {
   #succession: Succession | null = null;
   /** 1: its own; 2: that of the one in its place. */
   #life = 1;
+  #recorded: RunFiles;
   /** That its caller asked for last, of what it got. */
   #shape: ScaleOptions = {};
   /** Changes of shape that are asked for. */
@@ -105,7 +107,7 @@ export class VirtualPod implements Pod {
   }
 
   private constructor(control: VirtualControl, options: VirtualOptions, ports: VirtualPorts, told: { receive: (message: PodToCaller, group: number) => void }) {
-    [this.#control, this.#options, this.#ports, this.#records] = [control, options, ports, control.delivered];
+    [this.#control, this.#options, this.#ports, this.#records, this.#recorded] = [control, options, ports, control.delivered, options];
     const { config, tokenizer, parameters } = control;
     this.#calls = new Calls({
       clock: { now_ms: () => this.#control.host.clock.now_ms() },
@@ -169,13 +171,8 @@ export class VirtualPod implements Pod {
   async #succeed({ successor_ns, resolve, reject }: Succession): Promise<void> {
     try {
       const lost = this.#control;
-      const { record, record_routing } = this.#options;
       this.#life++;
-      const files = {
-        record: record === undefined ? record : fileOfLife(record, this.#life),
-        record_routing: record_routing === undefined ? record_routing : fileOfLife(record_routing, this.#life),
-      };
-      const control = await VirtualControl.create({ ...this.#options, ...files }, { ...this.#ports, begins_ns: lost.host.now_ns + successor_ns });
+      const control = await this.#startAnew(lost.host.now_ns + successor_ns);
       // The lost one was closed with the pod.
       if (this.#isClosed) {
         control.close();
@@ -196,6 +193,19 @@ export class VirtualPod implements Pod {
     } catch (error) {
       reject(error);
       throw error;
+    }
+  }
+
+  /** Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
+  async #startAnew(begins_ns: number): Promise<VirtualControl> {
+    const begin = (files: RunFiles): Promise<VirtualControl> => VirtualControl.create({ ...this.#options, ...files }, { ...this.#ports, begins_ns });
+    try {
+      return await begin(filesOfLife(this.#recorded, this.#life));
+    } catch (error) {
+      if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
+      (this.#ports.disk?.onEnded ?? warnRecordingEnded)(error);
+      this.#recorded = NOT_RECORDED;
+      return begin(NOT_RECORDED);
     }
   }
 

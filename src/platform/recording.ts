@@ -158,7 +158,12 @@ export class VirtualRecordings {
     const startOne = (path: string, header: object): Recorder =>
       new Recorder(path, header, promptsOf(header), disk?.onEnded ?? warnRecordingEnded, disk?.write);
     this.acts = record === undefined ? null : startOne(record, headerOf(run, record_prompts, recorded));
-    this.#routing = record_routing === undefined ? null : startOne(record_routing, routingHeaderOf(run, recorded));
+    try {
+      this.#routing = record_routing === undefined ? null : startOne(record_routing, routingHeaderOf(run, recorded));
+    } catch (error) {
+      this.acts?.close();
+      throw error;
+    }
   }
 
   get onRouted(): OnRouted | undefined {

@@ -110,7 +110,12 @@ export class VirtualControl {
     const { tokenizer, checkpoint } = ports.model ?? { tokenizer: await loadTokenizer(options.folder), checkpoint: own.use(openCheckpoint(options.folder)) };
     const planned = { ...options, records_routing: options.record_routing !== undefined };
     const machine = await buildMachine(checkpoint, options.kernels, withCacheCosts(planned, checkpoint.config, ASCEND_910C_DIE), ports.onProgress);
-    return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
+    try {
+      return new VirtualControl(options, checkpoint, machine, tokenizer, ports);
+    } catch (error) {
+      machine.close();
+      throw error;
+    }
   }
 
   private constructor(options: VirtualOptions, checkpoint: Checkpoint, machine: Machine, tokenizer: Tokenizer, ports: VirtualPorts) {

@@ -1,8 +1,10 @@
 /** The control thread is lost at any moments of a virtual run, and all others with it: every call goes on with the same tokens in the pod that begins in its place. */
+import { existsSync, writeFileSync, writeSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Completion, createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { TraceDisk } from '../../src/trace/output-file.ts';
+import { createVirtualPod, type VirtualPod } from '../../src/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { readTrace, traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
@@ -95,16 +97,45 @@ it('answers whoever has asked for another shape when it is closed', async () => 
   await Promise.all([pod.close(), expect(asked).rejects.toMatchObject({ code: 'closed' })]);
 });
 
-it('leaves a trace of each control thread that there was', async () => {
+it('leaves a trace of each control thread that there was, and none of another run is replaced', async () => {
   using folder = traceFolder();
   const record = folder.file('run.trace');
+  writeFileSync(folder.file('run.2.trace'), 'of another run');
   {
     await using pod = await open({ npus: 2, record });
     loseAt(pod, [60]);
     await pod.complete([5, 6, 7], { max_tokens: 8 });
   }
-  const [first, second] = [readTrace(record), readTrace(folder.file('run.2.trace'))];
+  const [first, second] = [readTrace(record), readTrace(folder.file('run.3.trace'))];
   expect([first.damage, second.damage, first.records.length > 0, second.records.length > 0]).toEqual([null, null, true, true]);
+});
+
+it('goes on without a trace where its disk has become full, and says so', async () => {
+  using folder = traceFolder();
+  const ended: string[] = [];
+  let isFull = false;
+  const disk: TraceDisk = {
+    write: (...written) => {
+      if (isFull) throw new Error('ENOSPC: no space left on device, write');
+      return writeSync(...written);
+    },
+    onEnded: ({ message }) => ended.push(message),
+  };
+  await using undisturbed = await open({ npus: 2 });
+  const right = fingerprint(await undisturbed.complete([5, 6, 7], { max_tokens: 8 }));
+  const record = { record: folder.file('run.trace'), record_routing: folder.file('run.routing') };
+  await using pod = await createVirtualPod({ npus: 2, kernels: 'hash', clock: 'virtual', ...record }, undefined, disk);
+  pod.onLost = () => {
+    isFull = true;
+  };
+  loseAt(pod, [60, 20]);
+  expect(fingerprint(await pod.complete([5, 6, 7], { max_tokens: 8 }))).toEqual(right);
+  expect((await pod.stats()).control_threads_lost).toBe(2);
+  // That of the lost one cannot be ended either; after that nobody tries any more.
+  expect(ended).toEqual(
+    ['run.2.trace', 'run.trace', 'run.routing'].map((file) => expect.stringMatching(RegExp(`${file}: cannot be written at byte .*ENOSPC`))),
+  );
+  expect(existsSync(folder.file('run.3.trace'))).toBe(false);
 });
 
 it('fails a request that it is lost with three times before a token comes, and no other', async () => {
