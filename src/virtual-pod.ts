@@ -85,6 +85,8 @@ export class VirtualPod implements Pod {
   /** 1: its own; 2: that of the one in its place. */
   #life = 1;
   #recorded: RunFiles;
+  /** What its lives are recorded in, one after the other: for who tells of it. */
+  readonly traces: string[] = [];
   /** That its caller asked for last, of what it got. */
   #shape: ScaleOptions = {};
   /** Changes of shape that are asked for. */
@@ -132,6 +134,7 @@ export class VirtualPod implements Pod {
       created: 0,
       has_chat_template: tokenizer.hasChatTemplate,
     };
+    if (options.record !== undefined) this.traces.push(options.record);
     this.#attend(control);
   }
 
@@ -200,7 +203,10 @@ export class VirtualPod implements Pod {
   async #startAnew(begins_ns: number): Promise<VirtualControl> {
     const begin = (files: RunFiles): Promise<VirtualControl> => VirtualControl.create({ ...this.#options, ...files }, { ...this.#ports, begins_ns });
     try {
-      return await begin(filesOfLife(this.#recorded, this.#life));
+      const files = filesOfLife(this.#recorded, this.#life);
+      const control = await begin(files);
+      if (files.record !== undefined) this.traces.push(files.record);
+      return control;
     } catch (error) {
       if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
       (this.#ports.disk?.onEnded ?? warnRecordingEnded)(error);

@@ -43,6 +43,8 @@ export type RunReport = {
   readonly calls_ended_ms: number;
   /** Workers that were given up, since somebody on them was silent. */
   readonly given_up: number;
+  /** The files that it is recorded in: the second is of the pod that began when the control thread was lost. */
+  readonly traces: readonly string[];
 };
 
 /** What a fault draws comes from a stream of its own: another fault changes no delay. */
@@ -198,6 +200,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     virtual_ms: (now_ns() - began_ns) / 1e6,
     calls_ended_ms,
     given_up: lives.givenUp,
+    traces: record === undefined ? [] : pod.traces,
   };
 }
 

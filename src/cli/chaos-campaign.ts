@@ -41,13 +41,12 @@ export async function campaign(flags: CampaignFlags): Promise<number> {
   const seconds = (performance.now() - began_ms) / 1_000;
   const { user, system } = process.cpuUsage(cpu);
   progress.end();
-  const traces = new Map<number, string>();
+  const traces = new Map<number, readonly string[]>();
   for (const { seed } of report.failures.slice(0, TRACES_MAX)) {
     if (interrupt.by !== null) break;
     const record = join(flags.traces, `chaos-${seed}.trace`);
     try {
-      await chaos.run(chaos.planOf(seed, scope), { record });
-      traces.set(seed, record);
+      traces.set(seed, (await chaos.run(chaos.planOf(seed, scope), { record })).traces);
     } catch (error) {
       note(`minipod: seed ${seed} has no trace: ${error instanceof Error ? error.message : error}`);
     }
@@ -55,7 +54,7 @@ export async function campaign(flags: CampaignFlags): Promise<number> {
   const repeat = (seed: number): string => commandOf(seed, scope);
   if (flags.junit !== undefined) writeFileSync(flags.junit, junit(report, repeat));
   if (flags.json) {
-    const failures = report.failures.map((failure) => ({ ...failure, command: repeat(failure.seed), trace: traces.get(failure.seed) ?? null }));
+    const failures = report.failures.map((failure) => ({ ...failure, command: repeat(failure.seed), traces: traces.get(failure.seed) ?? [] }));
     const { seeds: _, ...sums } = report;
     await printJson({ ...sums, failures, seconds, cpu_seconds: (user + system) / 1e6 });
   } else await print(`${campaignLines(report, seconds, repeat, traces).join('\n')}\n`);

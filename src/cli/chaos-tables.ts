@@ -40,7 +40,8 @@ const KIND_COLUMNS: readonly Column<FaultKind>[] = [
 
 export const faultLines = (): string[] => table(FAULT_KINDS, KIND_COLUMNS, 0);
 
-export function runLines(plan: ChaosPlan, { verdict, violations, faults, calls, events, virtual_ms }: RunReport): string[] {
+export function runLines(plan: ChaosPlan, { verdict, violations, faults, calls, events, virtual_ms, traces }: RunReport): string[] {
+  const [trace, ...others] = traces;
   return [
     ...(plan.faults.length === 0 ? ['No faults.'] : table(faults, FAULT_COLUMNS, 1)),
     '',
@@ -48,6 +49,9 @@ export function runLines(plan: ChaosPlan, { verdict, violations, faults, calls, 
     '',
     ...violations.map(({ verdict: how, what }) => `${how}: ${what}`),
     `${verdict === 'held' ? 'All held' : `It did not hold: ${verdict}`}, in ${events} events, ${virtual_ms.toFixed(1)} ms of virtual time.`,
+    ...(trace === undefined
+      ? []
+      : [`Recorded in ${trace}${others.length === 0 ? '' : `, and, whenever the control thread was lost, on in ${others.join(', ')}`}.`]),
   ];
 }
 
@@ -56,11 +60,16 @@ const canaryLine = ({ seeds: { first, last }, seed, verdict, faults }: CanaryRep
     ? `The canary was not found in seeds ${first}..${last}: of a campaign that finds nothing it says nothing that all held.`
     : `The canary was found by seed ${seed}: ${verdict}, by ${faults.join(', ')}.`;
 
-export function campaignLines(report: CampaignReport, seconds: number, repeat: (seed: number) => string, traces: ReadonlyMap<number, string>): string[] {
+export function campaignLines(
+  report: CampaignReport,
+  seconds: number,
+  repeat: (seed: number) => string,
+  traces: ReadonlyMap<number, readonly string[]>,
+): string[] {
   const { runs, failures, verdicts, coverage, calls, events, canary } = report;
   const failed = failures.flatMap(({ seed, verdict, violations }) => {
-    const trace = traces.get(seed);
-    return [`seed ${seed}: ${verdict}: ${violations[0]?.what ?? ''}`, `  ${repeat(seed)}${trace === undefined ? '' : `      # trace: ${trace}`}`];
+    const files = traces.get(seed) ?? [];
+    return [`seed ${seed}: ${verdict}: ${violations[0]?.what ?? ''}`, `  ${repeat(seed)}${files.length === 0 ? '' : `      # trace: ${files.join(', ')}`}`];
   });
   const sums = Object.entries(verdicts).map(([verdict, count]) => `${count} ${verdict}`);
   return [

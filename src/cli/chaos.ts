@@ -58,8 +58,8 @@ export function addChaosCommands(program: Command, setExitCode: (code: number) =
     .addHelpText('after', EXAMPLES);
   addScope(command.command('run').summary('Runs one plan, or the plan of a seed.').description('Runs one plan, or the plan of a seed, which it prints first.'))
     .argument('<plan>', 'a YAML or JSON file, a seed, or the plan itself, {…}')
-    .option('--record <FILE>', 'record the run in this trace')
-    .option('--json', 'print one JSON object: {plan, verdict, violations, faults, calls, events, virtual_ms}')
+    .option('--record <FILE>', 'record the run in this trace, and in another one beside it where the control thread is lost')
+    .option('--json', 'print one JSON object: {plan, verdict, violations, faults, calls, events, virtual_ms, traces}')
     .action(async (name: string, flags: ScopeFlags & { readonly record?: string }) => setExitCode(await runOne(name, flags)));
   addScope(command.command('campaign').summary('Runs many seeds.').description('Runs many seeds, and sums up which faults took effect when.'))
     .addOption(new Option('--seeds <RANGE>', 'such as 1..1000').argParser(seedRange).makeOptionMandatory())

@@ -1,7 +1,7 @@
 /** `minipod chaos`: plans and seeds from the command line, with an exit code for each class of failure. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
-import { traceFolder } from '../trace/files.ts';
+import { readTrace, traceFolder } from '../trace/files.ts';
 import { minipod } from './command.ts';
 
 const folder = traceFolder();
@@ -34,6 +34,15 @@ describe('minipod chaos', () => {
     expect(code).toBe(3);
     const [, smallest = ''] = /^This repeats it:\n {2}minipod chaos run '(\{.*\})'$/m.exec(stdout) ?? [];
     expect(await minipod(['chaos', 'run', smallest])).toMatchObject({ code: 3 });
+  });
+
+  it('should name the trace of each pod that there was, where one begins in the place of another', async () => {
+    const plan = '{ calls: [{}], faults: [{ kind: control-lost, at: { phase: decode } }] }';
+    const [first, second] = [folder.file('lost.trace'), folder.file('lost.2.trace')];
+    const { code, stdout } = await minipod(['chaos', 'run', plan, '--record', first]);
+    expect(code).toBe(0);
+    expect(stdout).toContain(`Recorded in ${first}, and, whenever the control thread was lost, on in ${second}.\n`);
+    for (const path of [first, second]) expect(readTrace(path).damage).toBeNull();
   });
 
   it.each([
