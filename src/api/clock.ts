@@ -8,7 +8,7 @@ export type Clock = {
   now_ms(): number;
   /** Milliseconds since 1970, with fractions, as steady as `now_ms`. */
   unix_ms(): number;
-  /** Ends early where `signal` aborts, and then leaves no timer behind that would keep the process. */
+  /** Ends early where `signal` aborts, at once where it has been aborted, and then leaves no timer behind that would keep the process. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** An id that nobody else makes. */
   newId(): string;
@@ -19,11 +19,15 @@ export const systemClock: Clock = {
   unix_ms: () => performance.timeOrigin + performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal?.addEventListener('abort', () => {
+      const end = (): void => {
         clearTimeout(timer);
+        // A signal may outlive many sleeps, and would keep all of them.
+        signal?.removeEventListener('abort', end);
         resolve();
-      });
+      };
+      const timer = setTimeout(end, ms);
+      if (signal?.aborted === true) end();
+      else signal?.addEventListener('abort', end);
     }),
   newId: () => crypto.randomUUID().replaceAll('-', ''),
 };

@@ -70,18 +70,31 @@ export const tracesRequest = (spans: readonly Span[]): object => ({
   ],
 });
 
+/** `fetch` says no more than that it failed; of what, says its cause. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { message, cause } = error;
+  if (!(cause instanceof Error)) return message;
+  // Where a name has several addresses there is one failure for each.
+  const [first = cause] = cause instanceof AggregateError ? cause.errors : [];
+  return `${message}: ${reasonOf(first)}`;
+}
+
 /** Sends spans in batches, in the background. A collector that does not answer costs its spans and holds nothing up. */
 export class SpanExporter {
   readonly #endpoint: string;
   readonly #clock: Clock;
   readonly #onFailed: (error: MinipodError, request_id: null) => void;
-  readonly #closed = new AbortController();
   /** What is not sent by now is lost. */
   readonly #ended = new AbortController();
   #queue: Span[] = [];
   #sending: Promise<void> | null = null;
+  /** While more spans are waited for: aborted, they are sent as they are. */
+  #gathering: AbortController | null = null;
+  #isClosed = false;
   #lost = 0;
   #isFailing = false;
+  #isOverflowing = false;
 
   constructor(endpoint: string, clock: Clock, onFailed: (error: MinipodError, request_id: null) => void) {
     this.#endpoint = endpoint;
@@ -94,12 +107,15 @@ export class SpanExporter {
       if (this.#queue.length < EXPORT_LIMITS.queue_max) this.#queue.push(span);
       else this.#lost++;
     }
+    // Who waits longer than for a whole batch has no room for what comes meanwhile.
+    if (this.#queue.length >= EXPORT_LIMITS.batch_max) this.#gathering?.abort();
     this.#sending ??= this.#sendAll();
   }
 
   /** Sends what waits, for two seconds at most. */
   async close(): Promise<void> {
-    this.#closed.abort();
+    this.#isClosed = true;
+    this.#gathering?.abort();
     const sent = new AbortController();
     this.#clock.sleep(CLOSE_MS, sent.signal).then(() => this.#ended.abort(new Error(`not within ${CLOSE_MS / 1_000} s`)));
     await this.#sending;
@@ -109,12 +125,18 @@ export class SpanExporter {
   async #sendAll(): Promise<void> {
     try {
       while (this.#queue.length > 0) {
-        if (this.#queue.length < EXPORT_LIMITS.batch_max) await this.#clock.sleep(EXPORT_LIMITS.delay_ms, this.#closed.signal);
+        if (this.#queue.length < EXPORT_LIMITS.batch_max && !this.#isClosed) await this.#gather();
         await this.#send(this.#queue.splice(0, EXPORT_LIMITS.batch_max));
       }
     } finally {
       this.#sending = null;
     }
+  }
+
+  async #gather(): Promise<void> {
+    this.#gathering = new AbortController();
+    await this.#clock.sleep(EXPORT_LIMITS.delay_ms, this.#gathering.signal);
+    this.#gathering = null;
   }
 
   async #send(spans: readonly Span[]): Promise<void> {
@@ -127,15 +149,25 @@ export class SpanExporter {
       });
       await response.body?.cancel();
       if (!response.ok) throw new Error(`it answered ${response.status}`);
-      this.#isFailing = false;
-      this.#lost = 0;
+      this.#hasSent();
     } catch (error) {
       this.#lost += spans.length;
       // Once, until it has worked again: a collector that is down would fill the log.
       if (this.#isFailing) return;
       this.#isFailing = true;
-      const why = error instanceof Error ? error.message : String(error);
-      this.#onFailed(new MinipodError('internal', `${this.#lost} spans could not be sent to ${this.#endpoint}, and are lost: ${why}`, { cause: error }), null);
+      const why = `${this.#lost} spans could not be sent to ${this.#endpoint}, and are lost: ${reasonOf(error)}`;
+      this.#onFailed(new MinipodError('internal', why, { cause: error }), null);
     }
+  }
+
+  /** What there was no room for meanwhile is said once, too, until there was room for all; unless it has to do with a failure that was. */
+  #hasSent(): void {
+    const [lost, wasFailing, wasOverflowing] = [this.#lost, this.#isFailing, this.#isOverflowing];
+    this.#lost = 0;
+    this.#isFailing = false;
+    this.#isOverflowing = lost > 0 && !wasFailing;
+    if (!this.#isOverflowing || wasOverflowing) return;
+    const why = `${lost} spans are lost: ${EXPORT_LIMITS.queue_max} waited already to be sent to ${this.#endpoint}, which takes them too slowly`;
+    this.#onFailed(new MinipodError('internal', why), null);
   }
 }

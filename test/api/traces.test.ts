@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/api/clock.ts';
 import { type ApiServer, type ServeOptions, serve } from '../../src/api/index.ts';
-import { EXPORT_LIMITS, SpanExporter, tracesRequest } from '../../src/api/otlp.ts';
+import { EXPORT_LIMITS, type Span, SpanExporter, tracesRequest } from '../../src/api/otlp.ts';
 import { parseTraceParent } from '../../src/api/traces.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { type Collector, spansOf, startCollector } from './collector.ts';
@@ -12,6 +12,10 @@ import official from './official-otlp.json' with { type: 'json' };
 
 const TRACE = '0af7651916cd43dd8448eb211c80319c';
 const PARENT = 'b7ad6b7169203331';
+const SPAN: Span = {
+  ...{ trace_id: TRACE, span_id: '00f067aa0ba902b7', parent_span_id: null, name: 'llm_request', kind: 'server' },
+  ...{ start_ms: 0, end_ms: 1, attributes: {}, error: null },
+};
 
 describe('spans of requests', () => {
   const open: AsyncDisposable[] = [];
@@ -26,6 +30,18 @@ describe('spans of requests', () => {
     open.push({ [Symbol.asyncDispose]: async () => void (await server.close()) });
     return { collector, server };
   }
+
+  /** Its time stands still: nothing is sent because it has waited for long. */
+  async function startExporter(): Promise<{ collector: Collector; exporter: SpanExporter; errors: string[] }> {
+    const collector = await startCollector();
+    open.push(collector);
+    const errors: string[] = [];
+    const still = { ...systemClock, sleep: (_ms: number, signal?: AbortSignal) => systemClock.sleep(2 ** 31 - 1, signal) };
+    return { collector, errors, exporter: new SpanExporter(collector.url, still, ({ message }) => errors.push(message)) };
+  }
+
+  const spans = (count: number): Span[] => Array.from({ length: count }, () => SPAN);
+  const sizesOf = ({ bodies }: Collector): number[] => bodies.map((body) => spansOf([body]).length);
 
   const complete = async ({ url }: ApiServer, body: object, headers: Record<string, string> = {}): Promise<string> => {
     const init = {
@@ -117,20 +133,42 @@ describe('spans of requests', () => {
     const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`;
     const hurried = { ...systemClock, sleep: async () => {} };
     const exporter = new SpanExporter(url, hurried, ({ message }) => errors.push(message));
-    const span = {
-      trace_id: TRACE,
-      span_id: '00f067aa0ba902b7',
-      parent_span_id: null,
-      name: 'llm_request',
-      kind: 'server',
-      attributes: {},
-      error: null,
-    } as const;
-    exporter.export(Array.from({ length: 2 * EXPORT_LIMITS.batch_max }, () => ({ ...span, start_ms: 0, end_ms: 1 })));
+    exporter.export(spans(2 * EXPORT_LIMITS.batch_max));
     await exporter.close();
     expect(errors).toEqual([`${EXPORT_LIMITS.batch_max} spans could not be sent to ${url}, and are lost: not within 2 s`]);
     collector.closeAllConnections();
     collector.close();
+  });
+
+  it('should send a batch as soon as it is whole, and what is left at its end', async () => {
+    const { collector, exporter, errors } = await startExporter();
+    for (let i = 0; i < 3; i++) exporter.export(spans(300));
+    await expect.poll(() => collector.bodies.length).toBe(1);
+    await exporter.close();
+    expect([sizesOf(collector), errors]).toEqual([[512, 388], []]);
+  });
+
+  it('should wait for nothing more where it ends while it sends', async () => {
+    const { collector, exporter, errors } = await startExporter();
+    exporter.export(spans(600));
+    await exporter.close();
+    expect([sizesOf(collector), errors]).toEqual([[512, 88], []]);
+  });
+
+  it('should say once what there was no room for', async () => {
+    const { collector, exporter, errors } = await startExporter();
+    exporter.export(spans(EXPORT_LIMITS.queue_max + 7));
+    await exporter.close();
+    expect(sizesOf(collector)).toEqual([512, 512, 512, 512]);
+    expect(errors).toEqual([`7 spans are lost: 2048 waited already to be sent to ${collector.url}, which takes them too slowly`]);
+  });
+
+  it('should say why a collector cannot be reached', async () => {
+    const { collector, exporter, errors } = await startExporter();
+    await collector[Symbol.asyncDispose]();
+    exporter.export(spans(1));
+    await exporter.close();
+    expect(errors).toEqual([expect.stringMatching(/^1 spans could not be sent to \S+, and are lost: .*refused/i)]);
   });
 
   it('should refuse an endpoint that is no URL', async () => {
