@@ -70,6 +70,13 @@ function jsonOf(value: object, param: string): string {
 export const tokenIdsOf = (token_ids: readonly number[]): number[] =>
   parseOptions(z.object({ token_ids: z.array(tokenId) }), { token_ids }, 'detokenize').token_ids;
 
+const kvEventsSchema = z.object({ dp_group: z.int(), from: z.int().min(0) });
+
+/** @throws `invalid_request` where a DP group or a batch is named by what is no number of one */
+export function checkKvEvents(dp_group: number, from: number): void {
+  parseOptions(kvEventsSchema, { dp_group, from }, 'kvEvents');
+}
+
 export function samplingRecord(options: ResolvedGenerateOptions, seed: number): Sampling {
   const bias = Object.entries(options.logit_bias).map(([id, value]) => [Number(id), value] as const);
   return {

@@ -5,11 +5,12 @@
 import { promptRecord } from './call.ts';
 import type { Calls } from './calls.ts';
 import { type ContextOptions, contextOptionsSchema } from './context-options.ts';
+import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import { collect } from './generation.ts';
 import { checkOptions, generateOptionsSchema, parseOptions } from './options.ts';
 import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
 import type { Prompt } from './protocol/prompt.ts';
-import { type Deployment, firstGroups } from './protocol/topology.ts';
+import { firstGroups } from './protocol/topology.ts';
 import type { ContextInfo } from './results.ts';
 
 const MS_PER_S = 1_000;
@@ -32,7 +33,7 @@ export async function createContext(
   prompt: Prompt,
   options: ContextOptions,
   calls: Calls,
-  deployment: Deployment,
+  { hosting, options: { max_queued } }: Pick<AnyPodPlan, 'hosting' | 'options'>,
   remote: ContextsRemote,
 ): Promise<ContextRecord> {
   checkOptions(options, 'createContext');
@@ -45,7 +46,9 @@ export async function createContext(
     await collect(calls.submit([], parseOptions(generateOptionsSchema, once, 'createContext'), signal), '', 1);
   };
   try {
-    await Promise.all(firstGroups(deployment).map(compute));
+    const groups = firstGroups(hosting.deployment);
+    // More at once than the pod takes in would be refused, whoever else is there.
+    for (let at = 0; at < groups.length; at += max_queued) await Promise.all(groups.slice(at, at + max_queued).map(compute));
   } catch (error) {
     await remote.delete(context.id, cache_salt);
     throw error;

@@ -9,7 +9,7 @@
  * @module
  */
 import { totalmem } from 'node:os';
-import { promptRecord, tokenIdsOf } from './call.ts';
+import { checkKvEvents, promptRecord, tokenIdsOf } from './call.ts';
 import { Calls } from './calls.ts';
 import { ContextCopies } from './context-copies.ts';
 import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
@@ -97,6 +97,7 @@ const CLOSED = (): MinipodError => new MinipodError('closed', 'the pod is closed
 
 export class LivePod implements Pod {
   readonly model: ModelInfo;
+  readonly max_queued: number;
   /** Unix time at which the pod's clock began. */
   readonly #origin_ms: number;
   readonly #clock: Clock;
@@ -142,6 +143,7 @@ export class LivePod implements Pod {
     this.#records = new DeliveredRecords(this.#threads.records);
     this.#calls = new Calls({ clock, random: systemRandom, records: this.#records, tell: (message) => this.#tell(message) });
     this.model = modelInfoOf(started.handle);
+    this.max_queued = started.handle.plan.options.max_queued;
     this.#attend(this.#threads);
   }
 
@@ -180,7 +182,7 @@ export class LivePod implements Pod {
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
-    const record = await createContext(prompt, options, this.#calls, this.#threads.handle.plan.hosting.deployment, {
+    const record = await createContext(prompt, options, this.#calls, this.#threads.handle.plan, {
       create: async (call) => {
         const created = await this.#ask((remote) => remote.createContext(this.#contexts.asked(call)) as Promise<Outcome<ContextRecord>>);
         this.#contexts.keep(call, created);
@@ -205,6 +207,7 @@ export class LivePod implements Pod {
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
+    checkKvEvents(dp_group, from);
     // By when it was asked: once it has answered it may be lost.
     let lost = 0;
     const page = await this.#ask((remote) => {

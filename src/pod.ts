@@ -27,6 +27,8 @@ export type RebalanceOptions = { readonly force?: boolean };
 
 export interface Pod extends AsyncDisposable {
   readonly model: ModelInfo;
+  /** Choices that may wait or run in it at once; more are refused as overloaded. */
+  readonly max_queued: number;
   /** Throws `invalid_request` at once for options that cannot be served; everything later rejects the iteration. Nothing runs twice: iterate a generation once. */
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
   complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion>;
@@ -54,8 +56,8 @@ export interface Pod extends AsyncDisposable {
   /** False: there was none of that `cache_salt` (default: without one). Requests that go on from it and run already keep what they hold. */
   deleteContext(id: string, options?: ContextsOf): Promise<boolean>;
   /**
-   * What happened to a DP group's KV blocks, in vLLM's words: batches from number `from` (default 0) on, some hundred at most, as far back as
-   * `kv_event_batches` says. @throws `invalid_request` where there is no such group, `worker_failed` while its worker is lost
+   * What happened to a DP group's KV blocks, in vLLM's words: batches from number `from` (default 0) on, some hundred at most; the last 1,024
+   * are kept. @throws `invalid_request` where there is no such group, `worker_failed` while its worker is lost
    */
   kvEvents(dp_group: number, from?: number): Promise<KvEventPage>;
   stats(): Promise<PodStats>;

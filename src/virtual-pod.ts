@@ -2,7 +2,7 @@
  * A pod on a virtual clock, from its caller's side. Everything happens on the caller's own thread, in an order that the seed decides.
  * @module
  */
-import { promptRecord, tokenIdsOf } from './call.ts';
+import { checkKvEvents, promptRecord, tokenIdsOf } from './call.ts';
 import { Calls } from './calls.ts';
 import { ContextCopies } from './context-copies.ts';
 import { type ContextOptions, type ContextsOf, contextsOfSchema } from './context-options.ts';
@@ -97,6 +97,7 @@ export class VirtualPod implements Pod {
   /** Told when it is lost, and how long there will be none. */
   onLost: ((successor_ns: number) => void) | null = null;
   readonly model: ModelInfo;
+  readonly max_queued: number;
   /** Until nothing is left to happen; null: it is so. */
   #running: Promise<void> | null = null;
   #hasTold = false;
@@ -124,6 +125,7 @@ export class VirtualPod implements Pod {
       this.#hasTold = true;
       this.#calls.receive(message, group);
     };
+    this.max_queued = control.plan.options.max_queued;
     this.model = {
       name: config.name,
       architecture: config.architecture,
@@ -247,7 +249,7 @@ export class VirtualPod implements Pod {
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {
     this.#checkOpen();
     const { frontend, plan } = this.control;
-    const record = await createContext(prompt, options, this.#calls, plan.hosting.deployment, {
+    const record = await createContext(prompt, options, this.#calls, plan, {
       create: async (call) => {
         const created = frontend.contexts.create(this.#contexts.asked(call));
         this.#contexts.keep(call, created);
@@ -274,6 +276,7 @@ export class VirtualPod implements Pod {
   }
 
   async kvEvents(dp_group: number, from = 0): Promise<KvEventPage> {
+    checkKvEvents(dp_group, from);
     this.#checkOpen();
     const page = this.control.kvEvents(dp_group, from);
     return { ...page, life: kvLife(this.#recoveries.lost_total, page.life) };

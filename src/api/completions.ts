@@ -54,6 +54,8 @@ async function planCompletion(service: Service, body: JsonObject, { request_id }
   // Whoever goes on from a context may have nothing to add.
   const prompts = context_id !== '' && request.prompt === undefined ? [''] : parsePrompts(request.prompt, pod.model.vocab_size);
   if (prompts.length * best_of > API_LIMITS.choices_max) throw invalid('n', `prompts × choices must be at most ${API_LIMITS.choices_max}`);
+  if (prompts.length > 1 && prompts.length * best_of > pod.max_queued)
+    throw invalid('prompt', `${prompts.length} prompts × ${best_of} choices are more than the pod takes in at once, ${pod.max_queued} (max_queued)`);
   const promptOnly = request.max_tokens === 0;
   if (promptOnly && !echo) throw invalid('max_tokens', 'must be at least 1 (0 only together with echo)');
   const max_tokens = promptOnly

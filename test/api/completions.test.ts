@@ -126,6 +126,18 @@ describe('completions', () => {
     expect(await refusal(app, PATH, { prompt: long })).toMatchObject({ status: 400, code: 'context_length_exceeded', type: 'invalid_request_error' });
   });
 
+  it('should refuse more prompts and choices than the pod ever takes in at once, and not say that there will be room', async () => {
+    const small = new FakePod();
+    small.max_queued = 20;
+    const own = createApp(small);
+    expect(await refusal(own, PATH, { prompt: ['a', 'b', 'c'], n: 7, max_tokens: 3 })).toMatchObject({
+      status: 400,
+      param: 'prompt',
+      message: 'prompt: 3 prompts × 7 choices are more than the pod takes in at once, 20 (max_queued)',
+    });
+    expect((await ask(own, PATH, { prompt: ['a', 'b'], n: 10, max_tokens: 3 })).choices).toHaveLength(20);
+  });
+
   it('should take null for an optional field as absent and ignore what it does not know', async () => {
     const nulls = {
       model: null,

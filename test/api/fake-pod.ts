@@ -47,6 +47,7 @@ const ONE_GROUP = { attention: 1, experts: null };
 
 export class FakePod implements Pod {
   readonly model: ModelInfo;
+  max_queued = 4096;
   faults: Faults;
   cancelled = 0;
   readonly scale = async ({ attention = 1 }: { attention?: number | undefined }) => ({ ...ONE_GROUP, attention, was: ONE_GROUP, duration_ms: 1 });

@@ -32,6 +32,14 @@ describe.each(CLOCKS)('contexts of a pod: %o', (clock) => {
     });
   });
 
+  it('should be computed in each group of a pod that takes in fewer choices than it has groups', async () => {
+    await withPod({ ...clock, npus: 3, max_queued: 2 }, async (pod) => {
+      await pod.createContext(BOOK, { id: 'book' });
+      for (const data_parallel_rank of [0, 1, 2])
+        expect((await pod.complete([504], { ...OPTIONS, context_id: 'book', data_parallel_rank })).usage.cached_tokens).toBe(48);
+    });
+  });
+
   it('should be listed until they are deleted, and found by their own salt alone', async () => {
     await withPod(clock, async (pod) => {
       await pod.createContext('Once upon a time', { id: 'tale', cache_salt: 'tenant' });

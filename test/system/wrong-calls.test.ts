@@ -41,6 +41,16 @@ describe('what is called as no program with types would call it', () => {
     await expect(pod.detokenize(ids as never)).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringMatching(/token_ids.*(array|integer)/) });
   });
 
+  it.each([
+    [0, -3, 'from'],
+    [0, 1.5, 'from'],
+    [0, Number.NaN, 'from'],
+    ['0', 0, 'dp_group'],
+    [0.5, 0, 'dp_group'],
+  ])('kvEvents(%j, %j) is refused', async (dp_group, from, param) => {
+    await expect(pod.kvEvents(dp_group as never, from)).rejects.toMatchObject(refused(param, /^kvEvents: .* must be/));
+  });
+
   it('a salt that UTF-8 would make one with another is refused', async () => {
     const salt = { cache_salt: '\ud800' };
     for (const asked of [pod.complete('x', salt), pod.createContext('x', salt), pod.listContexts(salt), pod.deleteContext('x', salt)])
