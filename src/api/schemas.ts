@@ -1,5 +1,5 @@
 /**
- * What the routes accept, strict on types and ranges, lenient on fields that they do not know. null means absent, as in vLLM.
+ * What the routes accept, strict on types and ranges, lenient on fields that they do not know where clients of others may send them. null means absent, as in vLLM.
  * @module
  */
 import * as z from 'zod';
@@ -80,8 +80,9 @@ export const chatSchema = z.object({
 export type ChatRequest = z.output<typeof chatSchema>;
 
 const context = contextOptionsSchema.shape;
+/** Strict, since no client of OpenAI or vLLM knows it: who names the time it has as a program does would have a context that is never over. */
 export const contextSchema = z
-  .object({
+  .strictObject({
     model: z.string().optional(),
     prompt: z.unknown().optional(),
     messages: messagesSchema.optional(),
