@@ -102,7 +102,8 @@ async function writeMermaid({ file, header, acts, progress }: Source, output: Ex
     break;
   }
   life ??= lives.unfinished(last_us).find((open) => isCalled(open, name)) ?? null;
-  if (life === null) throw new MinipodError('invalid_request', `${name} is not in ${file}`, { param: 'mermaid' });
+  if (life === null)
+    throw new MinipodError('invalid_request', `${name} is not in ${file}; minipod trace explain ${file} --slowest says which are`, { param: 'mermaid' });
   await output.write(`${mermaidLines(life, messages).join('\n')}\n`);
 }
 

@@ -147,8 +147,8 @@ function checkLength({ length: characters }: string, { maxPositions }: ModelConf
 /** @throws `invalid_request` for a DP group in which no request can begin */
 export function checkRank(rank: number, groups: readonly number[]): void {
   if (rank < 0 || groups.includes(rank)) return;
-  const which = groups.length === 1 ? `only in ${groups[0]}` : `in ${groups.join(', ')}`;
-  throw new MinipodError('invalid_request', `data_parallel_rank: no request begins in DP group ${rank}, ${which}`, { param: 'data_parallel_rank' });
+  const where = groups.length === 1 ? `all begin in ${groups[0]}` : `they begin in ${groups.slice(0, -1).join(', ')} and ${groups.at(-1)}`;
+  throw new MinipodError('invalid_request', `data_parallel_rank: no request begins in DP group ${rank}; ${where}`, { param: 'data_parallel_rank' });
 }
 
 function checkPrompt(prompt: readonly number[], config: ModelConfig): void {

@@ -57,7 +57,7 @@ describe('X-data-parallel-rank', () => {
     expect(await ranked('3')).toMatchObject({
       status: 400,
       param: 'data_parallel_rank',
-      message: expect.stringContaining('no request begins in DP group 3, in 0, 1, 2'),
+      message: expect.stringContaining('no request begins in DP group 3; they begin in 0, 1 and 2'),
     });
     for (const rank of ['-1', 'x', '1.5', '']) expect(await ranked(rank)).toMatchObject({ status: 400, param: 'x-data-parallel-rank' });
   });

@@ -44,7 +44,9 @@ describe('minipod trace export', () => {
     expect((await ask('export', run, '--html', '--out', run, '--overwrite')).error).toContain('is the trace itself');
     expect(statSync(run).size).toBe(before);
     const out = folder.file('none.mmd');
-    expect((await ask('export', run, '--mermaid', 'request/99', '--out', out)).error).toBe(`request/99 is not in ${run}`);
+    expect((await ask('export', run, '--mermaid', 'request/99', '--out', out)).error).toBe(
+      `request/99 is not in ${run}; minipod trace explain ${run} --slowest says which are`,
+    );
     expect(existsSync(out)).toBe(false);
     expect((await ask('export', run, '--html', '--out', folder.file('nowhere/x.html'))).error).toContain('ENOENT');
   });
