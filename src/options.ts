@@ -9,8 +9,9 @@ import { expertBalancingSchema } from './expert-balancing-options.ts';
 import { speculativeConfigSchema } from './flowserve/drafters/speculative-config.ts';
 import { REASONING_PARSERS, TOOL_CALL_PARSERS } from './flowserve/parsers/formats.ts';
 import { memoryCheckOptions } from './memory-check-options.ts';
+import { checkTogether } from './option-rules.ts';
 import { MinipodError } from './protocol/errors.ts';
-import { KV_CACHE_DTYPES, numericsOf, WIRE_DTYPES } from './protocol/numerics.ts';
+import { KV_CACHE_DTYPES, WIRE_DTYPES } from './protocol/numerics.ts';
 import { RECOVERIES } from './protocol/recovery.ts';
 import { JOB_EXECUTORS_MAX } from './protocol/request-ids.ts';
 import { ROLE_SWITCHES } from './protocol/role-switch.ts';
@@ -126,7 +127,7 @@ const executorShape = z.strictObject({
   split: splitShape.optional(),
 });
 
-const podOptions = z.strictObject({
+export const podOptions = z.strictObject({
   /** A shipped model's name or the path of a folder in the Hugging Face layout. */
   model: z.string().min(1).default('tiny-deepseek-v3'),
   /**
@@ -265,7 +266,8 @@ const podOptions = z.strictObject({
    * Refused where no executor is such.
    */
   long_prompt_groups: z.int().min(0).max(LIMITS.npus_max).default(0),
-  long_prompt_tokens: z.int().min(1).default(8192),
+  /** Default: 8192. */
+  long_prompt_tokens: z.int().min(1).optional(),
   /**
    * How long a prefill side keeps the KV that it has computed for a decode side which does not come for it, for want of room or since it is silent; then that
    * one computes it anew.
@@ -330,32 +332,7 @@ const podOptions = z.strictObject({
     .optional(),
 });
 
-const LIVE_ONLY = 'is for pods of the live clock: on a virtual one no thread hangs';
-const NEVER_FULL = "is for pods of the live clock: a virtual one's recorder is a part of its run";
-const NOT_REPLAYED = 'must be false where prompts are left out (--no-prefix-caching): which of them begin alike would decide what is computed';
-const REAL_ONLY = "is for real kernels: the hash model's are never captured";
-const VIRTUAL_ONLY = "needs clock: 'virtual'";
-
-const NO_REDUNDANT = 'needs eplb_config with num_redundant_experts, 1 or more: experts move by way of slots that are free';
-const NOT_ENABLED = 'does nothing without enable_eplb';
-const TWICE = 'says the same as expert_balancing: leave one of them out';
-
-export const podOptionsSchema = podOptions.superRefine((options, context) => {
-  const { clock, seed, kernels, spare_workers, record_when_full, record_prompts, prefix_caching, enforce_eager } = options;
-  const refuse = (param: string, message: string): void => context.addIssue({ code: 'custom', path: [param], message });
-  if (clock === 'live' && seed !== undefined) refuse('seed', VIRTUAL_ONLY);
-  if (clock === 'live' && kernels === 'hash') refuse('kernels', `'hash' ${VIRTUAL_ONLY}`);
-  if (clock === 'virtual' && spare_workers > 0) refuse('spare_workers', LIVE_ONLY);
-  if (clock === 'virtual' && record_when_full !== undefined) refuse('record_when_full', NEVER_FULL);
-  if (kernels !== 'hash' && options.hash_foreseeable !== undefined) refuse('hash_foreseeable', "needs kernels: 'hash'");
-  if (kernels === 'hash' && enforce_eager) refuse('enforce_eager', REAL_ONLY);
-  for (const name of kernels === 'hash' ? Object.keys(numericsOf(options)) : []) refuse(name, "is for real kernels: the hash model's rows and KV are hashes");
-  if (!record_prompts && prefix_caching) refuse('prefix_caching', NOT_REPLAYED);
-  const { enable_eplb, eplb_config, expert_balancing } = options;
-  if (enable_eplb && eplb_config === undefined) refuse('enable_eplb', NO_REDUNDANT);
-  if (!enable_eplb && eplb_config !== undefined) refuse('eplb_config', NOT_ENABLED);
-  if (enable_eplb && expert_balancing !== undefined) refuse('enable_eplb', TWICE);
-});
+export const podOptionsSchema = podOptions.superRefine(checkTogether);
 
 /** How experts are balanced, whichever way it was said. */
 export function expertBalancingOf({

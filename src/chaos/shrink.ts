@@ -19,8 +19,10 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
   () => ({ topology: 'colocated:dp=2', workers: 2 }),
   ({ topology, workers }) => ({ topology, workers }),
   ...['job_executors', 'kv_blocks', 'prefix_caching', 'async_scheduling', 'load_balancing', 'max_queued', 'max_batch_tokens', 'max_batch_requests'].map(
-    without,
+    (option) => without(option),
   ),
+  without('long_prompt_groups', 'long_prompt_tokens'),
+  without('dram_blocks', 'dram_bytes_per_s'),
   ...[
     'kernels',
     'kv_lease_ms',
@@ -38,23 +40,23 @@ const PLAINER: readonly ((pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null)[] =
     'role_switch',
     'respawn',
     'scheduling_policy',
-    'long_prompt_groups',
     'kv_block_size',
     'kv_checks',
     'row_checks',
-    'dram_blocks',
     'dram_bytes_per_s',
+    'long_prompt_tokens',
     'npu_workers',
     'enforce_eager',
     'kv_cache_dtype',
     'dispatch_dtype',
     'combine_dtype',
     'workers',
-  ].map(without),
+  ].map((option) => without(option)),
 ];
 
-function without(option: string): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null {
-  return ({ [option]: gone, ...rest }) => (gone === undefined ? null : rest);
+/** `others` do nothing where it is not. */
+function without(option: string, ...others: readonly string[]): (pod: ChaosPlan['pod']) => ChaosPlan['pod'] | null {
+  return ({ [option]: gone, ...rest }) => (gone === undefined ? null : Object.fromEntries(Object.entries(rest).filter(([name]) => !others.includes(name))));
 }
 
 const SMALLER: readonly ((call: ChaosCall) => ChaosCall)[] = [

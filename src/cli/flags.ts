@@ -101,7 +101,7 @@ export const POD_FLAGS = {
   enforce_eager: { help: 'run decode op by op, not as captured programs of kernel calls' },
   scheduling_policy: { value: 'NAME', help: "whose turn it is where requests wait: 'priority', or 'fcfs' whatever their priorities" },
   long_prompt_groups: { value: 'N', help: 'DP groups of each executor that are for very long prompts alone', read: number },
-  long_prompt_tokens: { value: 'N', help: 'tokens of a prompt that is very long', read: number },
+  long_prompt_tokens: { value: 'N', help: 'tokens of a prompt that is very long (default: 8192)', read: number },
   load_balancing: { value: 'NAME', help: "how a DP group is chosen: 'packed', 'least_kv', 'cost_model' or 'round_robin' (default: by role)" },
   kv_lease_ms: { value: 'MS', help: 'how long KV waits for a decode side that does not come for it', read: number },
   kv_fabric: { value: 'NAME', help: "what KV travels by between task executors: the 'memory' that they share, or 'tcp'" },

@@ -12,6 +12,9 @@ import { type Deployment, firstGroups, formatTopology, isSplit, type Topology } 
 import type { PlanOptions } from './pod-plan.ts';
 import type { ModelShape } from './step-layout.ts';
 
+/** Tokens from which on a prompt is very long, where nothing is said of it. */
+export const LONG_PROMPT_TOKENS = 8_192;
+
 const refuse = (param: keyof PlanOptions | 'npus', why: string): never => {
   throw new MinipodError('invalid_request', `${param}: ${why}`, { param });
 };

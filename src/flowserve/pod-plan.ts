@@ -25,7 +25,7 @@ import type { OfferSource } from './distflow/registration.ts';
 import { withDraftLayers } from './drafters/draft-layers.ts';
 import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
-import { checkOptions, checkSplits } from './option-checks.ts';
+import { checkOptions, checkSplits, LONG_PROMPT_TOKENS } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
 import { isPlaceOfSwitch } from './role-seats.ts';
@@ -71,7 +71,7 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly load_balancing: 'auto' | Balancing;
   /** So many DP groups of an executor are for prompts of so many tokens or more. */
   readonly long_prompt_groups: number;
-  readonly long_prompt_tokens: number;
+  readonly long_prompt_tokens?: number | undefined;
   /** How long KV is lent; and whether it is lent when it is computed, or while it is. */
   readonly kv_lease_ms: number;
   /** Whether experts have redundant slots, and are moved and replicated as they are asked for; missing: each stays in its one place. */
@@ -139,6 +139,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
     readonly cache_costs: CacheCosts | null;
     readonly kv_fabric: KvFabric;
     readonly prefix_sharing: boolean;
+    readonly long_prompt_tokens: number;
   } & Pick<
       PlanOptions,
       | 'prefix_caching'
@@ -149,7 +150,6 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
       | 'scheduling_policy'
       | 'load_balancing'
       | 'long_prompt_groups'
-      | 'long_prompt_tokens'
       | 'kv_lease_ms'
       | 'kv_transfer'
       | 'kv_checks'
@@ -282,7 +282,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       scheduling_policy: options.scheduling_policy,
       load_balancing: options.load_balancing,
       long_prompt_groups: options.long_prompt_groups,
-      long_prompt_tokens: options.long_prompt_tokens,
+      long_prompt_tokens: options.long_prompt_tokens ?? LONG_PROMPT_TOKENS,
       kv_lease_ms: options.kv_lease_ms,
       kv_fabric,
       prefix_sharing,

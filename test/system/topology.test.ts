@@ -32,6 +32,9 @@ describe('a topology', () => {
     [{ topology: 'pd:prefill=1,decode=2', prefix_sharing: true }, /between DP groups in which requests begin, and .+decode=2xdp1' has one/, 'prefix_sharing'],
     [{ npus: 2, prefix_sharing: true, prefix_caching: false }, /is of what is cached, and prefix_caching is off: leave out one of the two/, 'prefix_sharing'],
     [{ dram_blocks: 8, prefix_caching: false }, /8 blocks for what is cached, and prefix_caching is off: leave out one of the two/, 'dram_blocks'],
+    [{ dram_bytes_per_s: 1e9 }, /needs dram_blocks: without any nothing moves between the two/, 'dram_bytes_per_s'],
+    [{ long_prompt_tokens: 500 }, /needs long_prompt_groups: without any a long prompt goes where others go/, 'long_prompt_tokens'],
+    [{ record_when_full: 'stop' }, /needs record or record_routing: without one of them nothing is recorded/, 'record_when_full'],
     [
       { clock: 'virtual', topology: 'colocated:dp=16,oproj=16' },
       /oproj 16 for an output projection of 192 columns = 12 panels of 16; each NPU has at least one/,
