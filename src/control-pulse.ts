@@ -5,20 +5,17 @@
 import type { ControlPage } from './fabric/control-page.ts';
 import { MinipodError } from './protocol/errors.ts';
 import { CONTROL_THREAD } from './runtime/directory.ts';
+import { Silence } from './runtime/silence.ts';
 
 /** An idle control thread turns four times a second; what it does at a stretch, such as loading weights anew, takes less than this for models that fit a laptop. */
 export const SILENT_MS_MAX = 3_000;
 /** Whoever does not turn it for so long will not: it is lost. Much longer, since all that runs begins anew with its successor. */
 export const HUNG_MS_MAX = 10_000;
-/** Whoever looks may have been away itself: no more of that time counts. */
-const LOOK_MS_MAX = 1_000;
 
 export class ControlPulse {
   readonly #control: ControlPage;
   readonly #hung_ms_max: number;
-  #word = -1;
-  #looked_ms = 0;
-  #silent_ms = 0;
+  readonly #silence = new Silence();
 
   constructor(control: ControlPage, hung_ms_max = HUNG_MS_MAX) {
     this.#control = control;
@@ -26,24 +23,21 @@ export class ControlPulse {
   }
 
   look(now_ms: number): void {
-    const word = this.#control.progressOf(CONTROL_THREAD);
-    this.#silent_ms = word === this.#word ? this.#silent_ms + Math.min(now_ms - this.#looked_ms, LOOK_MS_MAX) : 0;
-    this.#word = word;
-    this.#looked_ms = now_ms;
+    this.#silence.look(this.#control.progressOf(CONTROL_THREAD), now_ms);
   }
 
   /** @throws `deadline_exceeded` where nothing that is asked of it would be answered */
   check(): void {
-    if (this.#silent_ms > SILENT_MS_MAX) throw this.error;
+    if (this.#silence.ms > SILENT_MS_MAX) throw this.error;
   }
 
   get isHung(): boolean {
-    return this.#silent_ms > this.#hung_ms_max;
+    return this.#silence.ms > this.#hung_ms_max;
   }
 
   /** For how long it has been silent. */
   get error(): MinipodError {
-    const silent = (this.#silent_ms / 1000).toFixed(1);
+    const silent = (this.#silence.ms / 1000).toFixed(1);
     return new MinipodError('deadline_exceeded', `the pod's control thread has not turned its loop for ${silent} s: what runs goes on, and nothing begins`);
   }
 }

@@ -44,6 +44,14 @@ export class ControlRecoveries {
     );
   }
 
+  /** The same where it takes them long to fail. */
+  noneBegins(cause: unknown, attempts: number): MinipodError {
+    const latest = cause instanceof Error ? cause.message : cause;
+    return new MinipodError('worker_failed', `the pod ends: none of ${attempts} successors of its lost control thread has begun; the latest: ${latest}`, {
+      cause,
+    });
+  }
+
   /** The latest last. */
   report(): readonly ControlRecoveryStats[] {
     return this.#latest.map(({ at_ms, reason, start_ms }) => ({ reason, lost_at_seconds: at_ms / MS_PER_S, start_ms }));

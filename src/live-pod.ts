@@ -8,7 +8,6 @@
  * contexts were made of (context-copies.ts).
  * @module
  */
-import { totalmem } from 'node:os';
 import { checkKvEvents, promptRecord, tokenIdsOf } from './call.ts';
 import { Calls } from './calls.ts';
 import { ContextCopies } from './context-copies.ts';
@@ -39,7 +38,7 @@ import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleRe
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD } from './runtime/directory.ts';
 import { checkedMeanwhile, waitAtMost } from './runtime/event-loop.ts';
-import { TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
+import { ENDED_MS_MAX, TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
 import { scaleSchema } from './scale-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
@@ -49,13 +48,8 @@ const CLOSE_MS_MAX = 60_000;
 const SUCCESSORS_MAX = 4;
 const SUCCESSORS_PERIOD_MS = 60_000;
 
-/** Threads end in milliseconds; a recorder whose disk hangs does not. Then a successor begins in another memory. */
-const ENDED_MS_MAX = 10_000;
-/** Where a successor's memory is another one, the lost one's is free when V8 has found that nobody has it: both together take no more of the machine's. */
-const MEMORY_SHARE_MAX = 0.75;
-
-/** A test's control threads: `entry`: that misbehave; `hung_ms_max`: that are given up sooner. */
-export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number };
+/** A test's control threads: `entry`: that misbehave; `hung_ms_max`, `beginning_ms_max`: that are given up sooner. */
+export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number; readonly beginning_ms_max?: number };
 
 type Memories = readonly WebAssembly.Memory[];
 type Begin = (memories: Memories | undefined) => Promise<StartedThreads>;
@@ -68,24 +62,20 @@ export type Future = { readonly begin: Begin | null; readonly close: () => Promi
 const NO_FUTURE: Future = { begin: null, close: async () => {} };
 
 /** `worker_entry`: what its workers run instead of the shipped entry, where they are to break. */
-export async function createLivePod(options: PodOptions = {}, worker_entry?: URL, { entry, hung_ms_max }: ControlTerms = {}): Promise<LivePod> {
+export async function createLivePod(
+  options: PodOptions = {},
+  worker_entry?: URL,
+  { entry, hung_ms_max, beginning_ms_max }: ControlTerms = {},
+): Promise<LivePod> {
   const { onProgress, inspect, ...rest } = options;
   const resolved = parseOptions(podOptionsSchema, rest, 'createPod');
   const origin_ms = epoch_ms();
-  const entries = { control: entry, worker: worker_entry };
-  const lives = new PodLives(controlOptionsOf(resolved, origin_ms), entries, inspect === undefined ? null : asInspect(inspect));
+  const terms = { control: entry, worker: worker_entry, beginning_ms_max };
+  const lives = new PodLives(controlOptionsOf(resolved, origin_ms), terms, inspect === undefined ? null : asInspect(inspect));
   try {
     const started = await lives.begin(onProgress);
-    const fitsTwice = 2 * started.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
-    const begin: Begin = async (memories) => {
-      if (memories === undefined && !fitsTwice)
-        throw new MinipodError(
-          'out_of_memory',
-          'the pod ends: not all threads of the lost control thread have ended, and there is no room for another memory beside theirs',
-        );
-      return lives.beginAnew(memories);
-    };
-    const future = { begin: TERMINATION_IS_PROOF || fitsTwice ? begin : null, close: () => lives.close() };
+    const begin: Begin = (memories) => lives.beginAnew(memories);
+    const future = { begin: lives.canBeginAnew ? begin : null, close: () => lives.close() };
     return new LivePod(started, monotonicClock(origin_ms), future, hung_ms_max);
   } catch (error) {
     await lives.close();
@@ -348,7 +338,7 @@ export class LivePod implements Pod {
 
   /** One that does not come so far may have met what the lost one did: there is another, as often as one may be lost. */
   async #startAtLast(begin: Begin, memories: Memories | undefined): Promise<PodThreads> {
-    for (;;) {
+    for (let attempts = 1; ; attempts++) {
       try {
         // Whoever does not begin is waited for until he has ended.
         const threads = new PodThreads(await begin(memories), this.#ports);
@@ -362,6 +352,9 @@ export class LivePod implements Pod {
       } catch (error) {
         if (this.#closing !== null || (error instanceof MinipodError && error.code === 'out_of_memory')) throw error;
         if (!this.#restarts.allows(this.#clock.now_ms())) throw this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS);
+        // Of those that take longer than the period, too.
+        if (attempts === SUCCESSORS_MAX) throw this.#recoveries.noneBegins(error, attempts);
+        process.emitWarning(`a successor of the pod's control thread does not begin (${error}); another one takes its place`, { type: 'ControlThreadLost' });
       }
     }
   }
@@ -370,7 +363,7 @@ export class LivePod implements Pod {
   async #settle(threads: PodThreads): Promise<PodThreads> {
     for (const call of this.#contexts.calls(this.#clock.now_ms())) {
       const answer = threads.remote.createContext(call) as Promise<Outcome<ContextRecord>>;
-      unwrap(await Promise.race([answer, threads.died]));
+      unwrap(await checkedMeanwhile(Promise.race([answer, threads.died]), () => threads.checkTurning(), PULSE_MS));
     }
     this.#records.moveTo(threads.records);
     return threads;

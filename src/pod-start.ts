@@ -7,15 +7,17 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs';
 import { speculativeOf } from './flowserve/drafters/speculative-config.ts';
 import { resolveModel } from './model/registry.ts';
 import { expertBalancingOf, jobExecutorsOf, type ResolvedPodOptions } from './options.ts';
+import { BeginningWatch, makeBeginning } from './platform/beginning.ts';
 import type { ControlHandle, ControlOptions, OnInspected } from './platform/control-handle.ts';
 import type { ControlRemote, Outcome } from './platform/control-thread.ts';
 import type { ProgressReport } from './platform/weights.ts';
 import type { ModelInfo } from './pod.ts';
-import type { StartedThreads } from './pod-threads.ts';
+import { PULSE_MS, type StartedThreads } from './pod-threads.ts';
 import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
-import { epoch_ms } from './runtime/clock.ts';
+import { epoch_ms, monotonicClock } from './runtime/clock.ts';
+import { checkedMeanwhile } from './runtime/event-loop.ts';
 import { entryPoint } from './runtime/thread-entry.ts';
-import { startThread } from './runtime/thread-start.ts';
+import { endThread, startThread } from './runtime/thread-start.ts';
 import { topologyOf } from './topology-options.ts';
 
 /** What a control thread is given for the options of a pod. */
@@ -44,16 +46,19 @@ export const modelInfoOf = ({ plan: { config }, vocab_size, parameters, has_chat
   has_chat_template,
 });
 
-/** What the control thread and the workers run instead of the shipped entries. */
-export type PodEntries = { readonly control?: URL | undefined; readonly worker?: URL | undefined };
+/** What the control thread and the workers run instead of the shipped entries, and how long it may come no further before it is given up. */
+export type StartTerms = { readonly control?: URL | undefined; readonly worker?: URL | undefined; readonly beginning_ms_max?: number | undefined };
+
+/** `hasEnded`: it writes nowhere any more. */
+export type NotStarted = { readonly error: unknown; readonly hasEnded: boolean };
 
 export async function startPodThreads(
   options: ControlOptions,
-  entries: PodEntries = {},
+  { control, worker, beginning_ms_max }: StartTerms = {},
   onProgress?: (report: ProgressReport) => void,
   onInspected?: OnInspected,
-): Promise<StartedThreads> {
-  const thread = startThread(entries.control ?? entryPoint('../platform/control-thread'));
+): Promise<StartedThreads | NotStarted> {
+  const thread = startThread(control ?? entryPoint('../platform/control-thread'));
   const died = new Promise<never>((_, reject) => {
     thread.once('error', (error) =>
       reject(
@@ -71,12 +76,14 @@ export async function startPodThreads(
   try {
     const progress = onProgress === undefined ? null : Comlink.proxy(onProgress);
     const inspected = onInspected === undefined ? undefined : Comlink.proxy(onInspected);
-    const created = remote.create(options, progress as never, inspected as never, entries.worker?.href) as Promise<Outcome<ControlHandle>>;
-    const handle = unwrap(await Promise.race([created, died]));
+    const beginning = makeBeginning();
+    const watch = new BeginningWatch(beginning, beginning_ms_max);
+    const clock = monotonicClock(options.origin_ms);
+    const created = remote.create({ ...options, beginning }, progress as never, inspected as never, worker?.href) as Promise<Outcome<ControlHandle>>;
+    const handle = unwrap(await checkedMeanwhile(Promise.race([created, died]), () => watch.check(clock.now_ms()), PULSE_MS));
     return { handle, thread, remote, died };
   } catch (error) {
-    await thread.terminate();
-    throw error;
+    return { error, hasEnded: await endThread(thread) };
   }
 }
 

@@ -22,8 +22,9 @@ import { MinipodError } from './protocol/errors.ts';
 import type { LinkReport, PeerNews } from './protocol/threads.ts';
 import type { Clock } from './runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD, networkThreadOf } from './runtime/directory.ts';
-import { breathe, EventLoopSleeper, waitAtMost } from './runtime/event-loop.ts';
+import { breathe, EventLoopSleeper } from './runtime/event-loop.ts';
 import { MessagePort, type ReceivedMail } from './runtime/message-port.ts';
+import { endThread } from './runtime/thread-start.ts';
 import { setLost } from './trace/recording-state.ts';
 
 /** An idle caller looks up this often; a bell wakes it earlier. */
@@ -116,6 +117,12 @@ export class PodThreads {
     return this.#port.links.counters();
   }
 
+  /** For who asks it something before anything of it is read. @throws `deadline_exceeded` where it hangs */
+  checkTurning(): void {
+    this.pulse.look(this.#ports.clock.now_ms());
+    if (this.pulse.isHung) throw this.pulse.error;
+  }
+
   /** Throws when the message cannot be sent. */
   tell(message: CallerToPod): void {
     this.#port.send(CONTROL_THREAD, 'frontend/0', 'caller/0', message);
@@ -187,12 +194,7 @@ export class PodThreads {
 
   /** A recorder whose disk hangs cannot be stopped, nor then the thread that started it. True: it has ended, and in Node all that it started. */
   async terminate(limit_ms = TERMINATE_MS_MAX): Promise<boolean> {
-    let hasEnded = false;
-    const terminated = this.#thread.terminate().then(() => {
-      hasEnded = true;
-    });
-    await waitAtMost(terminated, limit_ms);
-    return hasEnded;
+    return endThread(this.#thread, limit_ms);
   }
 
   #receive({ from, message }: ReceivedMail): void {

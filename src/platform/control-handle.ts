@@ -28,6 +28,8 @@ export type ControlOptions = PlanOptions & {
   readonly record_prompts: boolean;
   /** Of the control thread in whose place it begins, and of which nothing runs any more: to begin in. Missing: in new ones. */
   readonly memories?: readonly WebAssembly.Memory[];
+  /** Where it says how far it has come. */
+  readonly beginning?: Int32Array | undefined;
   /** Of whoever looks on: one word for all rings that it reads. */
   readonly inspected?: Int32Array | undefined;
   /** What worker threads run instead of the shipped entry: a test's, that misbehaves. */

@@ -3,6 +3,7 @@
  * @module
  */
 import { Worker, type WorkerOptions } from 'node:worker_threads';
+import { waitAtMost } from './event-loop.ts';
 import { threadOptions } from './thread-entry.ts';
 
 /**
@@ -12,3 +13,16 @@ import { threadOptions } from './thread-entry.ts';
 export const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
 export const startThread = (entry: URL, options: WorkerOptions = {}): Worker => new Worker(entry, { ...threadOptions(), ...options });
+
+/** Threads end in milliseconds; a recorder whose disk hangs does not, nor then the thread that started it. */
+export const ENDED_MS_MAX = 10_000;
+
+/** True: it has ended, and in Node all that it started. */
+export async function endThread(thread: Worker, limit_ms = ENDED_MS_MAX): Promise<boolean> {
+  let hasEnded = false;
+  const terminated = thread.terminate().then(() => {
+    hasEnded = true;
+  });
+  await waitAtMost(terminated, limit_ms);
+  return hasEnded;
+}

@@ -1,5 +1,5 @@
 /** The control thread is lost, and all others with it: the pod goes on, and no caller notices more than the time that it takes. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { afterAll, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
 import type { GenerateOptions, InspectionEvent } from '../../src/index.ts';
@@ -10,7 +10,7 @@ import { traceFolder } from '../trace/files.ts';
 import { expectWhole } from '../trace/whole-run.ts';
 import { askServer, liveBytes } from './clients.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
-import { CONTROL_ORDERS, ROGUE_CONTROL } from './rogue-control-order.ts';
+import { BEGINS_NOT, CONTROL_ORDERS, ROGUE_CONTROL } from './rogue-control-order.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -89,6 +89,37 @@ it('goes on where the control thread hangs, and where it throws in its loop', as
   const reasons = [/has not turned its loop for/, /failed: the test wants it so/].map((reason) => ({ reason: expect.stringMatching(reason) }));
   expect((await pod.stats()).control_recoveries).toMatchObject(reasons);
   await expectNothingLeft(pod, 2);
+});
+
+it('gives up whoever comes no further while it begins: at first with an error, later for another one', async () => {
+  const order = folder.file('begins.not');
+  process.env[BEGINS_NOT] = order;
+  try {
+    writeFileSync(order, '');
+    const open = (beginning_ms_max: number): Promise<LivePod> => createLivePod({ npus: 1 }, undefined, { entry: ROGUE_CONTROL, beginning_ms_max });
+    const why = /control thread has not begun: for \d+\.\d s it has not run/;
+    await expect(open(500)).rejects.toMatchObject({ code: 'deadline_exceeded', message: expect.stringMatching(why) });
+    // Whoever is well comes further by then, on a busy machine, too.
+    const beginning_ms_max = 8_000;
+    await using pod = await open(beginning_ms_max);
+    const right = await completeAll(pod);
+    const warned: string[] = [];
+    const hear = ({ message }: Error): number => warned.push(message);
+    process.on('warning', hear);
+    const from = (await pod.stats()).generation_tokens;
+    const running = completeAll(pod);
+    await untilTold(pod, from, 30);
+    writeFileSync(order, '');
+    await pod.killControl();
+    expect(await running).toEqual(right);
+    process.off('warning', hear);
+    expect(warned.at(-1)).toMatch(why);
+    const [recovery, ...others] = (await pod.stats()).control_recoveries;
+    expect([others, existsSync(order)]).toEqual([[], false]);
+    expect(recovery?.start_ms).toBeGreaterThan(beginning_ms_max);
+  } finally {
+    delete process.env[BEGINS_NOT];
+  }
 });
 
 it('ends where one control thread after the other is lost, and says so to all', async () => {

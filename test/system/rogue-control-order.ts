@@ -1,6 +1,9 @@
 /** How a test tells a rogue control thread what to do, and hears that it does (`spins`): these threads, which nobody is, are stopped. */
 import { bundleOf } from '../../scripts/bundle-names.ts';
 
+/** Its file's name is in this variable of the environment. */
+export const BEGINS_NOT = 'MINIPOD_TEST_BEGINS_NOT';
+
 export const CONTROL_ORDERS = { spin: 124, throw: 125, spins: 126 } as const;
 
 const bundles = process.env['MINIPOD_BUNDLES'];

@@ -1,11 +1,21 @@
 /**
  * A control thread that misbehaves when it is told to, by stop words of threads that nobody is: it turns its loop no more, or throws in it. A successor's memory has no
- * such order, so it is well.
+ * such order, so it is well. While there is the file that is named to it whoever begins takes it away, and comes no further.
  */
+import { existsSync, rmSync } from 'node:fs';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
-import { CONTROL_ORDERS } from './rogue-control-order.ts';
+import { BEGINS_NOT, CONTROL_ORDERS } from './rogue-control-order.ts';
 import '../../src/platform/control-thread.ts';
+
+/** On Deno it would be there to the end of the process. */
+const HANGS_MS = 60_000;
+
+const order = process.env[BEGINS_NOT];
+if (order !== undefined && existsSync(order)) {
+  rmSync(order);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HANGS_MS);
+}
 
 const turn = ControlPage.prototype.turn;
 ControlPage.prototype.turn = function (thread: number): void {
