@@ -42,7 +42,7 @@ export async function fabric({ pod: given, load: { requests, seconds }, json }: 
   await using load = new Load(pod, requests);
   const end_ms = performance.now() + limit_ms;
   const ended = AbortSignal.any([interrupt.signal, load.failed]);
-  const screen = isLive ? new Screen() : null;
+  const screen = isLive ? new Screen('at the end or on a higher terminal') : null;
   let earlier = first;
   for (;;) {
     const left_ms = end_ms - performance.now();

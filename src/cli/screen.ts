@@ -4,7 +4,18 @@ import { stripVTControlCharacters } from 'node:util';
 import { print } from './output.ts';
 
 export class Screen {
+  readonly #where: string;
   #lines = 0;
+
+  /** `where`: lines are shown that the terminal has no room for. */
+  constructor(where: string) {
+    this.#where = where;
+  }
+
+  /** A terminal that does not know its size says 0. */
+  get wide(): number {
+    return process.stdout.columns || 200;
+  }
 
   clear(): void {
     moveCursor(process.stdout, -1000, -this.#lines);
@@ -14,12 +25,10 @@ export class Screen {
 
   /** No more than the terminal shows: lines that have scrolled away cannot be painted over. */
   async paint(lines: readonly string[]): Promise<void> {
-    // A terminal that does not know its size says 0.
-    const { rows, columns } = process.stdout;
-    const high = (rows || 24) - 1;
-    const wide = columns || 200;
+    const high = (process.stdout.rows || 24) - 1;
+    const { wide } = this;
     const more = lines.length - high;
-    const shown = more <= 0 ? lines : [...lines.slice(0, high - 1), `… ${more + 1} more lines, shown at the end or on a higher terminal`];
+    const shown = more <= 0 ? lines : [...lines.slice(0, high - 1), `… ${more + 1} more lines, shown ${this.#where}`];
     this.clear();
     this.#lines = shown.length;
     await print(shown.map((line) => `${fitting(line, wide)}\n`).join(''));

@@ -3,7 +3,7 @@
  * between the looks.
  * @module
  */
-import { type Column, NONE, roundRate, table } from './columns.ts';
+import { type Column, NONE, roundRate, tablesWithin } from './columns.ts';
 import { readMetrics, type Sample } from './prometheus-text.ts';
 
 /** `at_ms`: when it was taken, on any steady clock. */
@@ -109,8 +109,8 @@ const COLUMNS: readonly Column<EngineLook>[] = [
   ['P99', ({ inter_token_latency_seconds }) => p99Text(inter_token_latency_seconds)],
 ];
 
-/** A line an entry. */
-export function topLines(url: string, earlier: Look, now: Look): string[] {
+/** A line an entry. `wide`: what a terminal shows of a line. */
+export function topLines(url: string, earlier: Look, now: Look, wide = Number.POSITIVE_INFINITY): string[] {
   const engines = enginesOf(earlier, now);
   const sum = (figure: 'requests_running' | 'requests_waiting' | 'generation_tokens_per_second'): number =>
     engines.reduce((total, engine) => total + engine[figure], 0);
@@ -122,5 +122,5 @@ export function topLines(url: string, earlier: Look, now: Look): string[] {
     `rates over ${((now.at_ms - earlier.at_ms) / 1000).toFixed(1)} s`,
     ...(lost === 0 ? [] : [`control thread lost ${lost === 1 ? 'once' : `${lost} times`}`]),
   ].join('; ');
-  return [head, '', ...table(engines, COLUMNS, 10)];
+  return [head, '', ...tablesWithin(wide, engines, COLUMNS, 10)];
 }

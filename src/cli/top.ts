@@ -36,7 +36,13 @@ async function show({ options, once, json }: TopCommand, interrupt: Interrupt): 
     else await print(`${topLines(options.url, first, now).join('\n')}\n`);
     return 0;
   }
-  return watch({ first, look: () => look(options, interrupt.signal), linesOf: (earliest, now) => topLines(options.url, earliest, now), pause, interrupt });
+  return watch({
+    first,
+    look: () => look(options, interrupt.signal),
+    linesOf: (earliest, now, wide) => topLines(options.url, earliest, now, wide),
+    pause,
+    interrupt,
+  });
 }
 
 /** @throws `closed` where no server answers, or it does not tell its metrics */

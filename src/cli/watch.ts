@@ -10,7 +10,8 @@ export type Watched<Look> = {
   readonly first: Look;
   /** @throws what is shown in place of the lines: it may come back */
   readonly look: () => Promise<Look>;
-  readonly linesOf: (earliest: Look, now: Look) => readonly string[];
+  /** `wide`: longer lines are cut off. */
+  readonly linesOf: (earliest: Look, now: Look, wide: number) => readonly string[];
   /** Between two looks; the interrupt ends it early. */
   readonly pause: () => Promise<void>;
   readonly interrupt: Interrupt;
@@ -18,7 +19,7 @@ export type Watched<Look> = {
 
 /** The exit code. */
 export async function watch<Look extends { readonly at_ms: number }>({ first, look, linesOf, pause, interrupt }: Watched<Look>): Promise<number> {
-  const screen = new Screen();
+  const screen = new Screen('on a higher terminal');
   const looks = [first];
   let hasLeft = false;
   using _keys = onKeys((key) => {
@@ -33,7 +34,7 @@ export async function watch<Look extends { readonly at_ms: number }>({ first, lo
       const now = await look();
       looks.push(now);
       while (looks.length > 2 && now.at_ms - (looks[1] as Look).at_ms >= WINDOW_MS) looks.shift();
-      await screen.paint([...linesOf(looks[0] as Look, now), '', 'q leaves']);
+      await screen.paint([...linesOf(looks[0] as Look, now, screen.wide), '', 'q leaves']);
     } catch (error) {
       if (interrupt.by === null) await screen.paint([error instanceof Error ? error.message : String(error), '', 'q leaves']);
     }

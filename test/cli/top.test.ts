@@ -63,6 +63,20 @@ describe('minipod top', () => {
     expect(stripVTControlCharacters(painted)).toMatch(/\| 1 +\| 0 +\| colocated \|/);
   });
 
+  it('should leave no column out on a narrow terminal', async () => {
+    const command = `stty rows 20 cols 80; exec '${process.execPath}' ${entryOf().join(' ')} top --url ${server.url} --api-key ${KEY} --interval-seconds 0.1`;
+    const running = spawn('script', ['-qefc', command, '/dev/null'], { stdio: 'pipe' });
+    let painted = '';
+    running.stdout.setEncoding('utf8').on('data', (text: string) => {
+      painted += text;
+      if (painted.includes('q leaves')) running.stdin.write('q');
+    });
+    await once(running, 'close');
+    expect(stripVTControlCharacters(painted)).toMatch(
+      /\| HIT RATE \|\r\n.*\n\| ENGINE \| PROMPT TOKENS\/S \| TOKENS\/S \| TTFT ms \| +P99 \| TPOT ms \| +P99 \|\r\n/s,
+    );
+  });
+
   it('should say that nobody answers, and that a key is asked for', async () => {
     const [nobody, stranger, wrong] = await Promise.all([
       minipod(['top', '--url', 'http://127.0.0.1:1']),
@@ -112,6 +126,22 @@ vllm:time_to_first_token_seconds_count{model_name="m",engine="0"} ${fast + slow}
     const lines = topLines('http://here', before, { ...before, at_ms: 11_000 });
     expect(lines[0]).toBe('m on http://here; 4 running, 2 waiting; 0 tokens/s; rates over 1.0 s');
     expect(lines[4]?.split('|').map((cell) => cell.trim())).toEqual(['', '0', '–', '–', '3', '2', '25.0 %', '–', '0', '0', '–', '–', '–', '–', '']);
+  });
+
+  it.each([136, 80, 40, 1])('should show all columns on a terminal of %i characters', (wide) => {
+    const cellsOf = (line: string): string[] => line.split('|').map((cell) => cell.trim());
+    const now = { ...before, at_ms: 11_000 };
+    const [heads, , row] = topLines('http://here', before, now).slice(2) as [string, string, string];
+    const lines = topLines('http://here', before, now, wide).slice(2);
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(Math.max(wide, '| ENGINE | PROMPT TOKENS/S |'.length));
+    const tables = lines
+      .join('\n')
+      .split('\n\n')
+      .map((table) => table.split('\n').map(cellsOf));
+    for (const [index, title] of ['ENGINE', '0'].entries()) expect(tables.map((rows) => rows[2 * index]?.[1])).toEqual(tables.map(() => title));
+    // Behind the first column, which each table has, all others in their order.
+    const joined = (index: number): (string | undefined)[] => tables.flatMap((rows) => rows[index]?.slice(2, -1));
+    expect([joined(0), joined(2)]).toEqual([cellsOf(heads).slice(2, -1), cellsOf(row).slice(2, -1)]);
   });
 
   it('should read labels and numbers as Prometheus writes them', () => {
