@@ -5,9 +5,11 @@ import type { Region } from '../fabric/memory-plan.ts';
 import { nodeNet } from '../flowserve/distflow/network/adapter/node-net.ts';
 import { CardClient } from '../flowserve/distflow/network/card-client.ts';
 import { CardServer } from '../flowserve/distflow/network/card-server.ts';
+import { networkKey } from '../flowserve/distflow/network/frames.ts';
 import { NetworkCard } from '../flowserve/distflow/network/network-card.ts';
 import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
 import type { KvLine } from '../flowserve/kv-network.ts';
+import { systemRandom } from '../runtime/clock.ts';
 
 export type NetworkCardData = {
   readonly memories: readonly WebAssembly.Memory[];
@@ -20,9 +22,10 @@ export type NetworkCardData = {
 
 const { memories, regions, thread, lines, numerics } = workerData as NetworkCardData;
 const space = new AddressSpace(memories, regions);
-const server = new CardServer(space, numerics);
+const key = networkKey(systemRandom);
+const server = new CardServer(space, numerics, key);
 const client = new CardClient(space, nodeNet);
 const port = await server.listen(nodeNet);
 for (const { queue, ...line } of lines)
-  client.attach({ ...line, queue: new QueuePair(queue), numerics, port, wake: () => void space.control.ring(line.thread) });
+  client.attach({ ...line, queue: new QueuePair(queue), numerics, port, key, wake: () => void space.control.ring(line.thread) });
 await new NetworkCard(space.control, thread, client, server).run();

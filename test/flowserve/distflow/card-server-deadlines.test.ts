@@ -1,8 +1,9 @@
 /** A card waits for nobody for ever: not for one that does not say who it is, nor for one that was refused and does not hang up. */
 import { expect, it } from 'vitest';
 import { CardServer, PEER_DEADLINE_MS } from '../../../src/flowserve/distflow/network/card-server.ts';
-import { bytesOf, MAGIC, numericsBytes } from '../../../src/flowserve/distflow/network/frames.ts';
+import { bytesOf, HELLO_WORDS, numericsBytes } from '../../../src/flowserve/distflow/network/frames.ts';
 import type { Stream } from '../../../src/flowserve/distflow/network/stream.ts';
+import { KEY } from './network-rig.ts';
 import { Rig } from './rig.ts';
 
 class FakeStream implements Stream {
@@ -33,7 +34,7 @@ async function served() {
       return () => void due.delete(act);
     },
   };
-  const server = new CardServer(new Rig().memory.space, '', timers);
+  const server = new CardServer(new Rig().memory.space, '', KEY, timers);
   let accept = (_: Stream): void => {};
   await server.listen({
     listen: async (port, accepted) => {
@@ -50,11 +51,11 @@ async function served() {
   return { stream, due, pass };
 }
 
-const hello = (numerics: string): Uint8Array => {
+const hello = (numerics: string, key = KEY): Uint8Array => {
   const named = numericsBytes(numerics);
-  const frame = new Uint8Array(20 + named.length);
-  frame.set(bytesOf(Int32Array.of(MAGIC, 0, 1, 1, named.length)));
-  frame.set(named, 20);
+  const frame = new Uint8Array(HELLO_WORDS * 4 + named.length);
+  frame.set(bytesOf(Int32Array.of(...key, 0, 1, 1, named.length)));
+  frame.set(named, HELLO_WORDS * 4);
   return frame;
 };
 
@@ -64,6 +65,14 @@ it('who does not say who it is, is hung up on', async () => {
   expect([...due.values()]).toEqual([PEER_DEADLINE_MS]);
   pass();
   expect([stream.isDestroyed, due.size]).toEqual([true, 0]);
+});
+
+it('who does not know its key, is hung up on before anything else', async () => {
+  for (const wrong of [0, 1, 2, 3]) {
+    const { stream, due } = await served();
+    stream.receive(hello('', KEY.with(wrong, 0x6d70_6466)).subarray(0, 16));
+    expect([stream.isDestroyed, due.size]).toEqual([true, 0]);
+  }
 });
 
 it('who was refused and stays, is hung up on', async () => {

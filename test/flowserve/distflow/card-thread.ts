@@ -5,6 +5,7 @@ import { CardClient } from '../../../src/flowserve/distflow/network/card-client.
 import { CardServer } from '../../../src/flowserve/distflow/network/card-server.ts';
 import { NetworkCard } from '../../../src/flowserve/distflow/network/network-card.ts';
 import { QueuePair } from '../../../src/flowserve/distflow/network/queue-pair.ts';
+import { KEY } from './network-rig.ts';
 import { openMemory, type Sharing } from './rig.ts';
 
 export const CARD_THREAD = 1;
@@ -15,10 +16,11 @@ export type CardData = { readonly sharing: Sharing; readonly line: { readonly qu
 if (parentPort !== null) {
   const { sharing, line } = workerData as CardData;
   const { space } = openMemory(sharing);
-  const server = new CardServer(space, '');
+  const server = new CardServer(space, '', KEY);
   const client = new CardClient(space, nodeNet);
   const wake = (): void => void space.control.ring(PULLING_THREAD);
-  if (line !== null) client.attach({ queue: new QueuePair(line.queue), thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, wake });
+  if (line !== null)
+    client.attach({ queue: new QueuePair(line.queue), thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, key: KEY, wake });
   parentPort.postMessage(await server.listen(nodeNet));
   await new NetworkCard(space.control, CARD_THREAD, client, server).run();
   process.exit();

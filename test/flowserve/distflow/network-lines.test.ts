@@ -5,11 +5,12 @@ import { LeaseReturn } from '../../../src/flowserve/distflow/lease-return.ts';
 import { nodeNet } from '../../../src/flowserve/distflow/network/adapter/node-net.ts';
 import { CardClient } from '../../../src/flowserve/distflow/network/card-client.ts';
 import { CardServer } from '../../../src/flowserve/distflow/network/card-server.ts';
-import { bytesOf, MAGIC } from '../../../src/flowserve/distflow/network/frames.ts';
+import { bytesOf } from '../../../src/flowserve/distflow/network/frames.ts';
 import { QueuePair } from '../../../src/flowserve/distflow/network/queue-pair.ts';
 import { SocketBackend } from '../../../src/flowserve/distflow/network/socket-backend.ts';
 import { MinipodError } from '../../../src/protocol/errors.ts';
 import { breathe } from '../../../src/runtime/event-loop.ts';
+import { KEY } from './network-rig.ts';
 import { Rig } from './rig.ts';
 
 const PULLING_THREAD = 1;
@@ -17,7 +18,7 @@ const PULLING_THREAD = 1;
 /** A card whose client and server are one, as in a pod, and a word of NPU 0 that is swapped by it. */
 class Line {
   readonly rig = new Rig();
-  readonly server = new CardServer(this.rig.memory.space, '');
+  readonly server = new CardServer(this.rig.memory.space, '', KEY);
   readonly client = new CardClient(this.rig.memory.space, nodeNet);
   readonly queue = new QueuePair();
   readonly address = this.rig.place(0).kv.address;
@@ -27,7 +28,7 @@ class Line {
 
   async open(): Promise<this> {
     this.port = await this.server.listen(nodeNet);
-    this.client.attach({ queue: this.queue, thread: PULLING_THREAD, source: 0, target: 1, numerics: this.numerics, port: this.port, wake: () => {} });
+    this.client.attach({ queue: this.queue, thread: PULLING_THREAD, source: 0, target: 1, numerics: this.numerics, port: this.port, key: KEY, wake: () => {} });
     return this;
   }
 
@@ -107,7 +108,7 @@ describe('a queue pair', () => {
         return typeof value === 'function' ? value.bind(target) : value;
       },
     });
-    line.client.attach({ queue: openedBetween, thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, wake: () => {} });
+    line.client.attach({ queue: openedBetween, thread: PULLING_THREAD, source: 0, target: 1, numerics: '', port: line.port, key: KEY, wake: () => {} });
     expect([isOpened, line.client.hasWork]).toEqual([true, true]);
     line.client.pump();
     expect(line.client.open_count).toBe(1);
@@ -156,7 +157,7 @@ describe('a newer link of a puller', () => {
       const stream = await nodeNet.connect(line.port);
       stream.onData(() => {});
       stream.onClose(() => void ended.push(name));
-      stream.write(bytesOf(Int32Array.of(MAGIC, 0, 1, puller, 0)));
+      stream.write(bytesOf(Int32Array.of(...KEY, 0, 1, puller, 0)));
       for (let turn = 0; turn < 200 && line.server.links().length < 2; turn++) await breathe();
     };
     await connect('older', 5);

@@ -8,6 +8,9 @@ import { SocketBackend } from '../../../src/flowserve/distflow/network/socket-ba
 import { breathe } from '../../../src/runtime/event-loop.ts';
 import { Rig, type Sizes, SMALL } from './rig.ts';
 
+/** Of the cards of all tests. */
+export const KEY = Int32Array.of(1, -2, 3, -4);
+
 export class TwoMachines {
   readonly source: Rig;
   readonly target: Rig;
@@ -24,7 +27,7 @@ export class TwoMachines {
     const network = (): SocketBackend => {
       const queue = new QueuePair();
       this.queues.push(queue);
-      this.client.attach({ queue, thread: 1, source: 0, target: 1, numerics: '', port, wake: () => {} });
+      this.client.attach({ queue, thread: 1, source: 0, target: 1, numerics: '', port, key: KEY, wake: () => {} });
       return new SocketBackend({ queue, owner: 1, ring: () => {}, now_ms: () => this.card_ms, deadline_ms: 5_000 });
     };
     this.target = new Rig(sizes, { network }, ['a', 'b']);
@@ -33,7 +36,7 @@ export class TwoMachines {
 
   static async open(sizes = SMALL, port?: number): Promise<TwoMachines> {
     const source = new Rig(sizes);
-    const server = new CardServer(source.memory.space, '');
+    const server = new CardServer(source.memory.space, '', KEY);
     const listening = await server.listen(nodeNet);
     return new TwoMachines(port ?? listening, server, source, sizes);
   }

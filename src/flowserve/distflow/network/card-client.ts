@@ -6,12 +6,12 @@
 import { globalAddress } from '../../../fabric/address.ts';
 import type { AddressSpace } from '../../../fabric/address-space.ts';
 import { numericsDiffer } from '../../../protocol/numerics.ts';
-import { ANSWER, ANSWER_WORDS, bytesOf, MAGIC, NUMERICS_WORDS_MAX, numericsBytes, numericsIn, REQUEST_WORDS, WordsIn } from './frames.ts';
+import { ANSWER, ANSWER_WORDS, bytesOf, type NetworkKey, NUMERICS_WORDS_MAX, numericsBytes, numericsIn, REQUEST_WORDS, WordsIn } from './frames.ts';
 import { ENTRY, OP, type QueuePair, STATUS } from './queue-pair.ts';
 import type { Network, Stream } from './stream.ts';
 
 /**
- * `thread`: that pulls by it. `numerics`: by which the target has its KV. `port`: of the source's card. `wake`: tells that thread that something was completed, or that there is no more to come.
+ * `thread`: that pulls by it. `numerics`: by which the target has its KV. `port`, `key`: of the source's card. `wake`: tells that thread that something was completed, or that there is no more to come.
  */
 export type Line = {
   readonly queue: QueuePair;
@@ -20,6 +20,7 @@ export type Line = {
   readonly target: number;
   readonly numerics: string;
   readonly port: number;
+  readonly key: NetworkKey;
   readonly wake: () => void;
 };
 
@@ -195,9 +196,9 @@ class Connection {
     stream.onData((bytes) => {
       if (!this.#isOver) this.#receive(bytes);
     });
-    const { source, target, numerics } = this.#line;
+    const { key, source, target, numerics } = this.#line;
     const own = numericsBytes(numerics);
-    stream.write(joined([bytesOf(Int32Array.of(MAGIC, source, target, this.#thread, own.length)), own]));
+    stream.write(joined([bytesOf(key), bytesOf(Int32Array.of(source, target, this.#thread, own.length)), own]));
     this.pump();
   }
 

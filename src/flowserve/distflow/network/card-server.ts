@@ -8,7 +8,20 @@ import { type Cancel, eventLoopTimers, type Timers } from '../../../runtime/cloc
 import { WorkRequest } from '../backend.ts';
 import { MemoryBackend } from '../memory-backend.ts';
 import { epochOfRegion } from '../region-epoch.ts';
-import { ANSWER, ANSWER_WORDS, bytesOf, HELLO_WORDS, MAGIC, NUMERICS_WORDS_MAX, numericsBytes, REQUEST, REQUEST_WORDS, WordsIn } from './frames.ts';
+import {
+  ANSWER,
+  ANSWER_WORDS,
+  bytesOf,
+  HELLO,
+  HELLO_WORDS,
+  KEY_WORDS,
+  type NetworkKey,
+  NUMERICS_WORDS_MAX,
+  numericsBytes,
+  REQUEST,
+  REQUEST_WORDS,
+  WordsIn,
+} from './frames.ts';
 import { OP, STAGING_WORDS, STATUS } from './queue-pair.ts';
 import type { Listening, Network, Stream } from './stream.ts';
 
@@ -26,12 +39,14 @@ export class CardServer {
   readonly #space: AddressSpace;
   readonly #links = new Set<Link>();
   readonly #numerics: Uint8Array;
+  readonly #key: NetworkKey;
   readonly #timers: Timers;
   #listening: Listening | null = null;
 
-  /** `numerics`: by which the KV in this memory came about: who has others reads nothing here. */
-  constructor(space: AddressSpace, numerics: string, timers: Timers = eventLoopTimers) {
+  /** `numerics`: by which the KV in this memory came about: who has others reads nothing here, nor does who does not know `key`. */
+  constructor(space: AddressSpace, numerics: string, key: NetworkKey, timers: Timers = eventLoopTimers) {
     this.#space = space;
+    this.#key = key;
     this.#timers = timers;
     this.#numerics = numericsBytes(numerics);
   }
@@ -74,8 +89,8 @@ export class CardServer {
       let at = 0;
       if (!isKnown) {
         at = hello.take(bytes, 0);
-        const [magic, , , , length] = hello.words as unknown as [number, number, number, number, number];
-        if ((hello.isFull(4) && magic !== MAGIC) || length < 0 || length > NUMERICS_WORDS_MAX * 4) {
+        const length = hello.words[HELLO.bytes] as number;
+        if ((hello.isFull(KEY_WORDS * 4) && !this.#isKeyOf(hello.words)) || length < 0 || length > NUMERICS_WORDS_MAX * 4) {
           this.#refuse(stream);
           return;
         }
@@ -84,7 +99,7 @@ export class CardServer {
         if (!theirs.isFull(length)) return;
         isKnown = true;
         cancel();
-        [, link.source, link.target, link.puller] = hello.words as unknown as [number, number, number, number];
+        [link.source, link.target, link.puller] = hello.words.subarray(HELLO.source) as unknown as [number, number, number];
         this.#replaceBy(link);
         if (!this.#hasSame(bytesOf(theirs.words).subarray(0, length))) cancel = this.#refuseNumerics(link);
       }
@@ -100,6 +115,10 @@ export class CardServer {
       this.#links.delete(other);
       other.stream.destroy();
     }
+  }
+
+  #isKeyOf(hello: Int32Array): boolean {
+    return this.#key.every((word, index) => word === hello[index]);
   }
 
   #hasSame(theirs: Uint8Array): boolean {

@@ -1,7 +1,7 @@
 /**
  * What travels between two network cards: requests one way, answers the other, in the same order, so an answer needs no name.
  *
- *   hello     magic | source | target | puller | bytes    then so many bytes       who pulls from whom: executors, and the puller's thread; by which numerics
+ *   hello     key | source | target | puller | bytes      then so many bytes       who pulls from whom: executors, and the puller's thread; by which numerics
  *   request   op | bytes | segment | offset | a | b     then, of a gather, bytes / 4 indices
  *   answer    status | value | bytes                    then the bytes; before any other, of a source that has other numerics: refused, and its own
  *
@@ -10,15 +10,25 @@
  */
 
 import { assert } from '../../../protocol/errors.ts';
+import type { Random } from '../../../runtime/clock.ts';
 
-export const MAGIC = 0x6d70_6466;
-export const HELLO_WORDS = 5;
+/**
+ * Drawn with each card, and known to those that it lets in, as an RDMA key is: any program of this machine gets to its port, and the verbs reach all of the pod's
+ * memory.
+ */
+export type NetworkKey = Int32Array;
+export const KEY_WORDS = 4;
+export const HELLO_WORDS = KEY_WORDS + 4;
+/** Behind the key. */
+export const HELLO = { source: KEY_WORDS, target: KEY_WORDS + 1, puller: KEY_WORDS + 2, bytes: KEY_WORDS + 3 } as const;
 /** Of the text of numerics, which is filled up to words with spaces. */
 export const NUMERICS_WORDS_MAX = 64;
 export const REQUEST_WORDS = 6;
 export const REQUEST = { op: 0, bytes: 1, segment: 2, offset: 3, a: 4, b: 5 } as const;
 export const ANSWER_WORDS = 3;
 export const ANSWER = { status: 0, value: 1, bytes: 2 } as const;
+
+export const networkKey = (random: Random): NetworkKey => Int32Array.from({ length: KEY_WORDS }, () => random.below(2 ** 32) | 0);
 
 export const bytesOf = (words: Int32Array): Uint8Array => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 
