@@ -9,6 +9,7 @@ import type { AnyPodPlan } from './flowserve/pod-plan.ts';
 import { collect } from './generation.ts';
 import { checkOptions, generateOptionsSchema, parseOptions } from './options.ts';
 import type { ContextRecord, CreateContextCall } from './protocol/caller.ts';
+import { MinipodError } from './protocol/errors.ts';
 import type { Prompt } from './protocol/prompt.ts';
 import { firstGroups } from './protocol/topology.ts';
 import type { ContextInfo } from './results.ts';
@@ -50,8 +51,15 @@ export async function createContext(
     // More at once than the pod takes in would be refused, whoever else is there.
     for (let at = 0; at < groups.length; at += max_queued) await Promise.all(groups.slice(at, at + max_queued).map(compute));
   } catch (error) {
+    // Gone by itself, or by its owner: by now the id may be another context's.
+    if (error instanceof MinipodError && error.code === 'context_not_found') throw goneTooSoon(context.id, expires_s, error);
     await remote.delete(context.id, cache_salt);
     throw error;
   }
   return context;
+}
+
+function goneTooSoon(id: string, expires_s: number | undefined, cause: MinipodError): MinipodError {
+  const why = expires_s === undefined ? 'deleted' : `deleted, or over after its ${expires_s} s`;
+  return new MinipodError('context_not_found', `id: context '${id}' was ${why}, before its prompt was computed`, { param: 'id', cause });
 }

@@ -78,6 +78,17 @@ describe('contexts on a virtual clock', () => {
     });
   });
 
+  it('should not be there where their time is over before they are computed', async () => {
+    await withPod({ ...HASH, npus: 2, max_queued: 1 }, async (pod) => {
+      await expect(pod.createContext(BOOK, { id: 'book', expires_s: 1e-6 })).rejects.toMatchObject({
+        code: 'context_not_found',
+        param: 'id',
+        message: "id: context 'book' was deleted, or over after its 0.000001 s, before its prompt was computed",
+      });
+      expect(await pod.listContexts()).toEqual([]);
+    });
+  });
+
   it('should outlast what nobody asked to keep', async () => {
     await withPod({ ...HASH, kv_blocks: 12 }, async (pod) => {
       await pod.createContext(BOOK, { id: 'book' });
