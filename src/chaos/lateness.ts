@@ -93,16 +93,28 @@ export function unfollowedLeaders({ faults }: ChaosPlan, reports: readonly Struc
   });
 }
 
-/** Calls that ended later than they were to, or would have. `goes_on_ms`: what one that is let go of waits for, the longest step and the one behind it, and KV on its way. */
-export function lateEnds({ calls, faults }: ChaosPlan, reports: readonly Struck[], taken: readonly Taken[], goes_on_ms: number): Violation[] {
+/**
+ * Calls that ended later than they were to, or would have; one whose time ends in a gap, while there is no pod, ends when there is one again. `goes_on_ms`: what one that is
+ * let go of waits for, the longest step and the one behind it, and KV on its way.
+ */
+export function lateEnds(
+  { calls, faults }: ChaosPlan,
+  reports: readonly Struck[],
+  taken: readonly Taken[],
+  gaps: readonly Span[],
+  goes_on_ms: number,
+): Violation[] {
   const broken = faults.filter((_, index) => reports[index]?.struck === true);
   return calls.flatMap(({ deadline_ms }, index): Violation[] => {
     const { span, isUnwatched } = taken[index] as Taken;
     if (deadline_ms === undefined || span === null) return [];
     const late = (how: string): Violation[] => [{ verdict: 'lost progress', what: `call ${index} was to take ${deadline_ms} ms at most, and ${how}` }];
     if (isUnwatched) return late('went on as another request without a timer that would end it');
-    const took_ms = span.until_ms - span.since_ms;
-    const bound_ms = atMost(deadline_ms, broken) + goes_on_ms + ENDED_MS;
-    return took_ms > bound_ms ? late(`took ${took_ms}; ${bound_ms} are enough`) : [];
+    const untilEnded_ms = (ms: number): number => atMost(ms, broken) + goes_on_ms + ENDED_MS;
+    const until_ms = gaps.reduce(
+      (latest_ms, gap) => (gap.since_ms > latest_ms ? latest_ms : Math.max(latest_ms, gap.until_ms + untilEnded_ms(0))),
+      span.since_ms + untilEnded_ms(deadline_ms),
+    );
+    return span.until_ms > until_ms ? late(`took ${span.until_ms - span.since_ms}; ${until_ms - span.since_ms} are enough`) : [];
   });
 }

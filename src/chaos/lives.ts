@@ -1,5 +1,7 @@
 /** The pods of one run: it begins with one, and when that one's control thread is lost another begins in its place, of which nothing is lost yet. @module */
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import { NS_PER_MS } from '../runtime/virtual-host.ts';
+import type { Span } from './call-times.ts';
 import { Losses } from './losses.ts';
 
 type Life = { readonly control: VirtualControl; readonly losses: Losses; readonly began_ns: number };
@@ -16,9 +18,12 @@ export class Lives {
     return (this.#lives.at(-1) as Life).losses;
   }
 
-  /** Virtual time in which there was none. */
-  get gaps_ns(): number {
-    return this.#lives.reduce((sum, { began_ns }, index) => sum + began_ns - (this.#lives[index - 1]?.control.host.now_ns ?? began_ns), 0);
+  /** From when to when there was none, in virtual time. */
+  get gaps(): readonly Span[] {
+    return this.#lives.slice(1).map(({ began_ns }, index) => {
+      const { control } = this.#lives[index] as Life;
+      return { since_ms: control.host.now_ns / NS_PER_MS, until_ms: began_ns / NS_PER_MS };
+    });
   }
 
   /** Workers that were given up, since somebody on them was silent. */

@@ -167,7 +167,7 @@ export async function runPlan(plan: ChaosPlan, undisturbed: Undisturbed, { recor
     violations.push(
       ...unfoundHangs(plan, faults, hangs, taken),
       ...unfollowedLeaders(plan, faults, hangs),
-      ...lateEnds(plan, faults, taken, 2 * injector.slowest_ms + (lives.slowestMove_ns + lives.gaps_ns) / 1e6),
+      ...lateEnds(plan, faults, taken, lives.gaps, 2 * injector.slowest_ms + lives.slowestMove_ns / 1e6),
     );
   if (violations.length === 0) violations.push(...(await rest(pod)));
   if (violations.length === 0) {

@@ -1,5 +1,6 @@
 /** What is judged is judged right: what is promised to go wrong is no violation, and what comes later than it may is one. */
 import { describe, expect, it } from 'vitest';
+import type { Span } from '../../src/chaos/call-times.ts';
 import { parsePlan } from '../../src/chaos/fault-plan.ts';
 import { FullRing } from '../../src/chaos/full-ring.ts';
 import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '../../src/chaos/index.ts';
@@ -108,14 +109,19 @@ describe('a call with a deadline', () => {
   it('should have ended soon after it, and what holds it up may make it so much longer', () => {
     const cut = { kind: 'link-cut' as const, from: 0, to: 1, both: true, at: { ms: 0 }, for_ms: 200 };
     const skew = { kind: 'clock-skew' as const, thread: 0, factor: 3, at: { ms: 0 }, for_ms: 500 };
-    const violations = (until_ms: number, faults: FaultInput[], struck = true, goes_on_ms = 0): number => {
+    const violations = (until_ms: number, faults: FaultInput[], struck = true, goes_on_ms = 0, gaps: Span[] = []): number => {
       const span = { since_ms: 10, until_ms };
       const reports = faults.map(() => ({ struck }));
-      return lateEnds(parsePlan({ calls: [{ deadline_ms: 50 }], faults }), reports, [{ span, isUnwatched: false }], goes_on_ms).length;
+      return lateEnds(parsePlan({ calls: [{ deadline_ms: 50 }], faults }), reports, [{ span, isUnwatched: false }], gaps, goes_on_ms).length;
     };
     expect([violations(62, []), violations(100, []), violations(Number.POSITIVE_INFINITY, [])]).toEqual([0, 1, 1]);
     expect([violations(270, [cut]), violations(270, [cut], false), violations(300, [cut]), violations(300, [cut], true, 40)]).toEqual([0, 1, 1, 0]);
     expect([violations(162, [skew]), violations(200, [skew])]).toEqual([0, 1]);
+    // What there was no pod for matters at the end of its time alone, and what is later than the end at that.
+    const gap = (since_ms: number, until_ms: number): Span => ({ since_ms, until_ms });
+    const endsAt = (until_ms: number, ...gaps: Span[]): number => violations(until_ms, [], true, 0, gaps);
+    expect([endsAt(82, gap(20, 55)), endsAt(70, gap(20, 55)), endsAt(1_010, gap(50, 1_000)), endsAt(1_030, gap(50, 1_000))]).toEqual([1, 0, 0, 1]);
+    expect([endsAt(1_010, gap(20, 55), gap(75, 1_000)), endsAt(1_010, gap(20, 55), gap(100, 1_000))]).toEqual([0, 1]);
   });
 
   it('should wait for KV that is on its way, as long as that takes', async () => {
