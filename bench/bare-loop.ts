@@ -13,6 +13,7 @@ import { ExpertService } from '../src/flowserve/expert-service.ts';
 import { Forward } from '../src/flowserve/forward.ts';
 import { WeightLoader } from '../src/flowserve/load-weights.ts';
 import { areasOfDie, planPod } from '../src/flowserve/pod-plan.ts';
+import { SelectedRows } from '../src/flowserve/selected-rows.ts';
 import { attentionLayouts, SPAN, SPAN_WORDS } from '../src/flowserve/step-layout.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
@@ -65,10 +66,25 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
   const batches = new ExpertBatches(forward, space);
   const surroundings = { space, areasOf: (die: number) => areasOfDie(plan, die), arrive: () => {}, now_ms: () => 0 };
   const service = new ExpertService(forward, space, new Exchange(new Endpoint(0, surroundings), layout.row_bytes));
+  const selected = new SelectedRows(forward, space);
   const words = space.wordsOf(layout.base);
   const { at } = forward;
 
   const tableOf = (slot: number): number => offsetOf(layout.blockTables.address) + slot * layout.blockTables.blocks_max * 4;
+
+  function computeLayer(layer: number, rows: number, spans: readonly Span[]): void {
+    forward.attention(layer, rows, spans);
+    forward.postNorm(layer, rows);
+    if (!isMoeLayer(config, layer)) {
+      forward.dense(layer, rows);
+      return;
+    }
+    forward.gate(layer, rows);
+    const [all] = batches.sort(layer, rows);
+    if (all !== undefined) service.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
+    forward.sharedExpert(layer, rows);
+    forward.combine(layer, rows);
+  }
 
   /** One forward pass over the spans' tokens; the token that follows each span's last row. */
   function step(spans: readonly Span[], tokens: readonly (readonly number[])[], starts: readonly number[]): number[] {
@@ -86,20 +102,18 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
       rows += tokens[index]?.length ?? 0;
     });
     forward.embed(rows);
-    for (let layer = 0; layer < config.layers; layer++) {
-      forward.attention(layer, rows, spans);
-      forward.postNorm(layer, rows);
-      if (!isMoeLayer(config, layer)) {
-        forward.dense(layer, rows);
-        continue;
-      }
-      forward.gate(layer, rows);
-      const [all] = batches.sort(layer, rows);
-      if (all !== undefined) service.compute(batches.describe(all, layer), batches.replyAddress(all), all.pairs);
-      forward.sharedExpert(layer, rows);
-      forward.combine(layer, rows);
+    const last = config.layers - 1;
+    for (let layer = 0; layer < last; layer++) computeLayer(layer, rows, spans);
+    if (rows === spans.length) computeLayer(last, rows, spans);
+    else {
+      // As in the pod's steps: of the last layer's rows, those that nobody reads leave their KV there and are computed no further.
+      forward.writeCells(last, rows, spans);
+      selected.clear();
+      for (const [index, { slot, row, rows: count }] of spans.entries())
+        selected.take({ slot, row: row + count - 1, rows: 1, kept: 1 }, (starts[index] as number) + count - 1);
+      computeLayer(last, selected.rows, selected.spans);
     }
-    forward.head((index) => (spans[index] as Span).row + (spans[index] as Span).rows - 1, spans.length);
+    forward.head((index) => index, spans.length);
     return spans.map((_, index) => kernels.argmaxRow(at.logits + index * config.vocabSize * 4, config.vocabSize));
   }
 

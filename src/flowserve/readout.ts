@@ -64,7 +64,14 @@ export class Readout {
     return this.#results;
   }
 
-  /** `hasLogits`: all rows are prepared already, in their order. */
+  /** Of an entry's rows the first one that is read; as many as it has: none is. */
+  firstRead({ slot, start, tokens, samples, drafts }: StepEntry): number {
+    const { prompt, sampling } = this.#sampler.sequenceOf(slot);
+    if (sampling.prompt_logprobs >= 0 && start < prompt.length - 1) return 0;
+    return samples ? tokens.length - 1 - drafts : tokens.length;
+  }
+
+  /** `spans`: of each entry its last rows, from the first one on that is read. `hasLogits`: all rows are prepared already, in their order. */
   begin({ entries }: StepPlan, spans: readonly Span[], hasLogits: boolean): this {
     const results: Result[] = [];
     for (const entry of entries) results.push(resultOf(entry));
@@ -135,14 +142,14 @@ export class Readout {
       const { slot, start, tokens } = entries[entry] as StepEntry;
       const { prompt, sampling } = this.#sampler.sequenceOf(slot);
       if (sampling.prompt_logprobs < 0) continue;
-      const { row } = spans[entry] as Span;
+      const row = firstRowOf(spans[entry] as Span, tokens);
       const known = Math.min(tokens.length, prompt.length - 1 - start);
       for (let index = 0; index < known; index++) this.#note(entry, row + index, prompt[start + index + 1] as number, 0);
     }
     for (let entry = 0; entry < entries.length; entry++) {
       const { samples, tokens, drafts } = entries[entry] as StepEntry;
       if (!samples) continue;
-      const first = (spans[entry] as Span).row + tokens.length - 1 - drafts;
+      const first = firstRowOf(spans[entry] as Span, tokens) + tokens.length - 1 - drafts;
       for (let draft = 0; draft <= drafts; draft++) this.#note(entry, first + draft, -1, draft);
     }
   }
@@ -164,6 +171,9 @@ function resultOf({ tokens, drafts: count, samples, generated, foresees }: StepE
   const result = { token: -1, logprobs: null, more: [], drafts, prompt_logprobs: null, error: null };
   return samples && generated === 0 && foresees > 0 ? { ...result, foreseen: [] } : result;
 }
+
+/** Where the row of the entry's first token lies, or would. */
+const firstRowOf = ({ row, rows }: Span, tokens: readonly number[]): number => row + rows - tokens.length;
 
 /** All rows before the one of that draft have drawn the drafts that follow them. */
 const isConfirmed = ({ token, more, drafts, error }: Result, draft: number): boolean =>

@@ -11,6 +11,8 @@
  * Where NPUs of several DP groups split their output projection (output-projection.ts):
  *
  *   embed ─▶ [heads ─▶ ( dispatch ─▶ own columns ─▶ wait ) ─▶ dense | gate ─▶ ( dispatch … wait ) ─▶ combine] × layers
+ *
+ * Where only some of its rows are read in the end, the last layer has fewer of them (read-rows.ts).
  * @module
  */
 import { offsetOf } from '../fabric/address.ts';
@@ -65,10 +67,10 @@ export type Part = Compute | Experts | Gather | Projection | Turn;
 
 const all = (rows: number): number => rows;
 
-/** Each kernel called in its turn, for steps of any shape. */
-export function partsInTurn(model: Arithmetic, batches: ExpertBatches, service: ExpertService): readonly Part[] {
+/** Each kernel called in its turn, for steps of any shape. `layers`: the first ones; missing: all. */
+export function partsInTurn(model: Arithmetic, batches: ExpertBatches, service: ExpertService, layers = model.config.layers): readonly Part[] {
   const parts: Part[] = [compute((rows) => model.embed(rows))];
-  for (let layer = 0; layer < model.config.layers; layer++) parts.push(...layerParts(model, layer, batches, service));
+  for (let layer = 0; layer < layers; layer++) parts.push(...layerParts(model, layer, batches, service));
   return parts;
 }
 

@@ -10,7 +10,7 @@ import type { AddressSpace } from '../fabric/address-space.ts';
 import { BlockPool } from '../fabric/block-pool.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { invariantBroken } from '../protocol/errors.ts';
-import { LAST_SAMPLED, type StepEntry, type StepPlan } from '../protocol/steps.ts';
+import type { StepEntry, StepPlan } from '../protocol/steps.ts';
 import { AllGather } from '../xccl/all-gather.ts';
 import type { Exchange } from '../xccl/exchange.ts';
 import type { Arithmetic, Span, StepGraphs, TokenSampler } from './arithmetic.ts';
@@ -26,11 +26,13 @@ import { maskOf } from './masked-experts.ts';
 import type { BatchParts } from './micro-batch.ts';
 import type { MicroBatches } from './micro-batches.ts';
 import { OutputProjection } from './output-projection.ts';
+import { ReadRows } from './read-rows.ts';
 import { Readout } from './readout.ts';
 import { SlotBlocks } from './slot-blocks.ts';
 import { SlotTokens } from './slot-tokens.ts';
 import { digestOf } from './step-digest.ts';
-import { firstBatchRows, kvPool, writeSpan } from './step-layout.ts';
+import { StepInputs } from './step-inputs.ts';
+import { firstBatchRows, kvPool } from './step-layout.ts';
 import { type Experts, layerParts, type Part, type Projection, partsInTurn } from './step-parts.ts';
 import { isDecode, type OnLayers, type Poll, partOf, type Run, type StepOptions } from './step-run.ts';
 import { newMicroBatches } from './turns.ts';
@@ -57,7 +59,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #sampler: TokenSampler;
   readonly #asked: AskedPeers;
   readonly #words: Int32Array;
+  readonly #inputs: StepInputs;
   readonly #inTurn: readonly Part[];
+  readonly #readRows: ReadRows;
   readonly #graphs: StepGraphs | null;
   readonly #onLayers: OnLayers;
   readonly #onDrafts: () => void;
@@ -96,6 +100,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.turns = newMicroBatches(forward, (model) => this.#batchParts(model, this.batches, space), space, exchange, dieOf, this.batches.routing, lost);
     this.service = new ExpertService(forward, space, exchange, this.#projection, this.turns);
     this.#inTurn = partsInTurn(forward, this.batches, this.service);
+    this.#readRows = new ReadRows(forward, this.batches, this.service, space);
     this.#graphs = forward.newGraphs(this.batches, this.service, space);
     this.service.graphs = this.#graphs;
     this.exchange = exchange;
@@ -109,6 +114,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const seat = { model: forward, batches, service, graphs: this.#graphs, sampler: this.#sampler, space, roomOf };
     this.#slotTokens = new SlotTokens(newDrafter(speculative, (tokens) => new MultiTokenPrediction(seat, tokens)));
     this.#readout = new Readout(forward, this.#sampler, this.#slotTokens);
+    this.#inputs = new StepInputs(forward, space, this.#held, this.#sampler, this.#slotTokens);
     this.#asked = new AskedPeers(this.batches, this.service, this.#projection, dieOf);
     if (this.turns === null && forward.layout.second !== null) {
       const second = forward.second();
@@ -183,12 +189,9 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const spans: Span[] = [];
     let row = 0;
     for (const entry of plan.entries) {
-      this.#writeInputs(entry, row);
-      const { slot, tokens, kept } = entry;
-      const span: Span = kept === undefined ? { slot, row, rows: tokens.length } : { slot, row, rows: tokens.length, kept };
-      this.#writeSpan(spans.length, span);
+      const span = this.#inputs.write(entry, spans.length, row);
       spans.push(span);
-      row += tokens.length;
+      row += span.rows;
     }
     this.kvSums?.begin(plan.entries, this.#held.tables);
     // Decode runs in graph mode, prefill and what is mixed with it part by part; and what expert-times.ts wants to see.
@@ -201,27 +204,24 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     const isWhole = this.#microBatches === null;
     const captured = isWhole && isCaptured ? (this.#graphs?.partsOf(row, spans.length) ?? null) : null;
     this.#microBatches?.start(row, spans, isCaptured);
-    const readout = this.#readout.begin(plan, spans, captured !== null);
-    const tail = this.#slotTokens.drafter?.tail({ plan, spans, rows: row, outcomes: readout.outcomes, isCaptured, begin: this.#beginDrafts }) ?? [];
-    this.#run = { plan, spans, rows: row, parts: isWhole ? (captured ?? this.#inTurn) : [], readout, tail, part: 0, isInBatches: !isWhole, digest: null };
+    const read = isWhole && captured === null ? this.#readRows.of(spans, (index) => this.#firstRead(plan.entries[index] as StepEntry)) : null;
+    const left = read ?? spans;
+    const parts = isWhole ? (captured ?? (read === null ? this.#inTurn : this.#readRows.parts)) : [];
+    const readout = this.#readout.begin(plan, left, captured !== null);
+    const tail = this.#slotTokens.drafter?.tail({ plan, spans: left, rows: row, outcomes: readout.outcomes, isCaptured, begin: this.#beginDrafts }) ?? [];
+    this.#run = { plan, spans, left, rows: row, parts, readout, tail, part: 0, isInBatches: !isWhole, digest: null };
   }
 
   /**
    * Computes a step of one sequence by itself: `tokens` that follow `from` others, whichever they are. What its peers would compute is missing, so its rows mean
    * nothing; neither is anything counted, nor any block held. Only before the first step.
    */
-  rehearse({ from, tokens }: WarmShape): void {
-    const { at, layout, config } = this.forward;
-    const table = offsetOf(layout.blockTables.address) >>> 2;
-    const blocks = Math.ceil((from + tokens) / layout.kv.block_size);
-    for (let block = 0; block < blocks; block++) this.#words[table + block] = offsetOf(layout.kv.address) + block * layout.kv.block_bytes;
-    for (let row = 0; row < tokens; row++) {
-      this.#words[(at.tokenIds >>> 2) + row] = row;
-      this.#words[(at.positions >>> 2) + row] = from + row;
-    }
-    const spans = [{ slot: 0, row: 0, rows: tokens }];
-    this.#writeSpan(0, spans[0] as Span);
-    for (const part of this.#inTurn) {
+  rehearse(shape: WarmShape): void {
+    const { layout, config } = this.forward;
+    const spans = [this.#inputs.make(shape)];
+    const { tokens } = shape;
+    const hasUnread = this.#readRows.of(spans, () => tokens - 1) !== null;
+    for (const part of hasUnread ? this.#readRows.parts : this.#inTurn) {
       if (part.kind === 'compute') part.compute(tokens, spans);
       else if (part.kind === 'projection') part.own(tokens);
       else if (part.kind === 'experts')
@@ -231,6 +231,12 @@ export class StepProgram<Model extends Arithmetic = Forward> {
         );
     }
     for (const counts of layout.counts) if (counts !== null) this.#words.fill(0, offsetOf(counts) >>> 2, (offsetOf(counts) >>> 2) + config.moe.experts);
+  }
+
+  /** Of an entry's rows the first one that anybody reads when the layers are computed. */
+  #firstRead(entry: StepEntry): number {
+    const isWhole = this.forward.layout.routing !== null || this.#slotTokens.drafter?.goesThrough(entry) === true;
+    return isWhole ? 0 : this.#readout.firstRead(entry);
   }
 
   /** One more step, which `startNext` begins once the one at hand is done: what that one samples, it may go on with. */
@@ -282,7 +288,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
     this.#run = null;
     this.#asked.end();
     this.#askedSecond?.end();
-    return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.spans) };
+    return { state: 'done', plan: run.plan, outcomes: run.readout.outcomes, digest: run.digest ?? digestOf(this.forward, this.#words, run.left) };
   }
 
   #checkUndone({ plan: { step } }: Run): void {
@@ -311,7 +317,7 @@ export class StepProgram<Model extends Arithmetic = Forward> {
   readonly #beginDrafts = (): void => {
     const run = this.#run as Run;
     this.#onDrafts();
-    run.digest = digestOf(this.forward, this.#words, run.spans);
+    run.digest = digestOf(this.forward, this.#words, run.left);
   };
 
   /** To the experts: other NPUs' first, so that they compute while this one does its own share; and before that, who is ahead and has asked gets his answer. */
@@ -371,30 +377,6 @@ export class StepProgram<Model extends Arithmetic = Forward> {
       this.#held.free(slot);
       this.#sampler.detach(slot);
       this.#slotTokens.drafter?.detach(slot);
-    }
-  }
-
-  #writeSpan(index: number, span: Span): void {
-    const { address, blocks_max } = this.forward.layout.blockTables;
-    writeSpan(this.#words, this.forward.at, index, span, offsetOf(address) + span.slot * blocks_max * 4);
-  }
-
-  #writeInputs(entry: StepEntry, row: number): void {
-    const { at, layout } = this.forward;
-    if (entry.attach !== null) {
-      this.#sampler.attach(entry.slot, entry.attach, entry.output);
-      this.#slotTokens.drafter?.attach(entry.slot, entry.attach, entry.output);
-    }
-    const { address, blocks_max } = layout.blockTables;
-    let table = (offsetOf(address) >>> 2) + entry.slot * blocks_max + entry.first_block;
-    if (entry.blocks.length > 0) this.#held.hold(entry);
-    this.#held.write(entry, layout.kv.block_size);
-    for (const block of entry.blocks) this.#words[table++] = offsetOf(this.#held.pool.addressOf(block));
-    const { tokens, start, slot } = entry;
-    for (let index = 0; index < tokens.length; index++) {
-      const token = tokens[index] as number;
-      this.#words[(at.tokenIds >>> 2) + row + index] = token === LAST_SAMPLED ? this.#slotTokens.lastOf(slot) : token;
-      this.#words[(at.positions >>> 2) + row + index] = start + index;
     }
   }
 }

@@ -35,6 +35,8 @@ export type Run = {
   /** With all tokens and drafts in it. */
   readonly plan: StepPlan;
   readonly spans: readonly Span[];
+  /** Where its rows lie when all layers are computed, those of them that are read by then. */
+  readonly left: readonly Span[];
   readonly rows: number;
   readonly parts: readonly Part[];
   /** What its rows are read for: parts behind those. */

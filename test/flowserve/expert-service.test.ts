@@ -119,7 +119,7 @@ it('should answer all others though one of them has given up, and is asking for 
 const makePair = () => {
   const pod = makeHashPod(2);
   const [ahead, behind] = pod.programs as [(typeof pod.programs)[number], (typeof pod.programs)[number]];
-  const calls = [0, 1].map((npu): Call => ({ npu, prompt: [3, 4, 5, 6, 7, 8, 9, 10 + npu], max_tokens: 3 }));
+  const calls = [0, 1].map((npu): Call => ({ npu, prompt: [3, 4, 5, 6, 7, 8, 9, 20 + npu], max_tokens: 3 }));
   return { pod, ahead, behind, calls };
 };
 

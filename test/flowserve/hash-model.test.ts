@@ -168,7 +168,8 @@ describe('options and masked gates of the hash model', () => {
 
 describe('the experts of the hash model', () => {
   it('are each chosen about as often as the others, distinct and in order', () => {
-    const pod = makeHashPod(2);
+    // Where choices are recorded, all rows go through all layers.
+    const pod = makeHashPod(2, { records_routing: true });
     const { moe } = SHAPE;
     const chosen: number[][] = [];
     generate(pod, callsOn(2), {

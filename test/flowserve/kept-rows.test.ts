@@ -48,6 +48,9 @@ describe.each(PODS)('rows that are kept: %s', (_, makePod) => {
     step({ ...again, slot: 1, blocks: [SHARED, OWN], kept: 2 });
     expect(bytes.every((byte) => byte === 7)).toBe(true);
     expect(program.blocks.generationOf(SHARED)).toBe(generation);
+    // Nor where the last layer goes on with one of them alone.
+    step({ slot: 3, start: block_size - 2, tokens: prompt.slice(block_size - 2, block_size), shared: 1, blocks: [SHARED], kept: 2 });
+    expect(bytes.every((byte) => byte === 7)).toBe(true);
     // As they were before such rows were kept.
     step({ ...again, slot: 2, blocks: [SHARED, OWN + 1] });
     expect(bytes.every((byte) => byte === 7)).toBe(false);

@@ -23,6 +23,7 @@ const drafterOf = (found: number): Drafter & { readonly drawn: number[][] } => (
   draft: (_slot, max, drafts) => {
     for (let at = 0; at < Math.min(found, max); at++) drafts.push(100 + at);
   },
+  goesThrough: () => false,
   tail: () => [],
 });
 

@@ -30,7 +30,8 @@ function readThoughts(model: BareModel, prompt: readonly number[], chunk: number
       for (let row = 0; row < count; row++) logits.push(floats.slice(forward.at.logits / 4 + row * vocabSize, forward.at.logits / 4 + (row + 1) * vocabSize));
     }
   };
-  generateGreedily(model, prompt, 1, { chunk, onStep });
+  // Who asks for their log-probabilities has all rows computed to the end.
+  generateGreedily(model, prompt, 1, { chunk, onStep, sampling: { prompt_logprobs: 0 } });
   forward.gate = gate;
   return { logits, experts };
 }

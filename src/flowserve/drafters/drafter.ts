@@ -4,13 +4,13 @@
  * @module
  */
 import type { Sequence } from '../../protocol/messages.ts';
-import type { StepOutcome, StepPlan } from '../../protocol/steps.ts';
+import type { StepEntry, StepOutcome, StepPlan } from '../../protocol/steps.ts';
 import type { Span } from '../arithmetic.ts';
 import type { Part } from '../step-parts.ts';
 
 /**
- * A step that has drawn its tokens. `plan`: with all drafts in it; `outcomes`: of its entries, in their order; `isCaptured`: it runs in graph mode. `begin`: called
- * before anything is computed in the places of its rows.
+ * A step that has drawn its tokens. `plan`: with all drafts in it; `spans`: of each entry its last rows, all that it has where the drafter `goesThrough` them;
+ * `outcomes`: of its entries, in their order; `isCaptured`: it runs in graph mode. `begin`: called before anything is computed in the places of its rows.
  */
 export type DraftedStep = {
   readonly plan: StepPlan;
@@ -30,6 +30,8 @@ export interface Drafter {
   drew(slot: number, token: number): void;
   /** Appends to `drafts` at most `max` tokens that probably follow the last one. Asked twice for one step, it answers the same. */
   draft(slot: number, max: number, drafts: number[]): void;
+  /** Its tail goes through all rows that the step has of that entry. */
+  goesThrough(entry: StepEntry): boolean;
   /** Parts of a step after those that draw its tokens. Made when the step begins, run when its outcomes are there. */
   tail(step: DraftedStep): readonly Part[];
 }

@@ -25,7 +25,6 @@
  * Drafts are drawn as tokens are: with the penalties, bias and bans of the sequence that they would continue, and with the noise of their position.
  * @module
  */
-import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { draftLayerOf, layersInMemory } from '../../model/moe-layers.ts';
 import type { Sequence } from '../../protocol/messages.ts';
@@ -34,7 +33,7 @@ import type { Arithmetic, Span, StepGraphs, TokenSampler } from '../arithmetic.t
 import type { ExpertBatches } from '../expert-batches.ts';
 import type { ExpertService } from '../expert-service.ts';
 import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
-import { SPAN, SPAN_WORDS } from '../step-layout.ts';
+import { ofSelected, SelectedRows } from '../selected-rows.ts';
 import { type Compute, compute, type Experts, layerParts, type Part, type Projection } from '../step-parts.ts';
 import type { DraftedStep, Drafter } from './drafter.ts';
 import { SlotRows } from './slot-rows.ts';
@@ -63,8 +62,8 @@ type Lead = {
   readonly told: number[] | undefined;
 };
 
-/** The rows of a round; `captured`: what it runs in graph mode. */
-type Round = { rows: number; spans: Span[]; leads: Lead[]; captured: readonly Part[] };
+/** The rows of a round, in the places of the step's; `captured`: what it runs in graph mode. */
+type Round = { readonly at: SelectedRows; leads: Lead[]; captured: readonly Part[] };
 
 const NOTHING: readonly number[] = [];
 
@@ -124,12 +123,17 @@ export class MultiTokenPrediction implements Drafter {
     for (const token of (this.#drafts[slot] ?? NOTHING).slice(0, max)) drafts.push(token);
   }
 
+  /** Its cache is to have whatever the main model's has. */
+  goesThrough({ foresees }: StepEntry): boolean {
+    return foresees >= 0;
+  }
+
   tail(step: DraftedStep): readonly Part[] {
     const { config } = this.#seat.model;
     const { entries } = step.plan;
     for (const entry of entries) this.#follow(entry);
     if (!this.#hasTurns && entries.every(isLeftOut)) return this.#end;
-    const round: Round = { rows: 0, spans: [], leads: [], captured: [] };
+    const round: Round = { at: new SelectedRows(this.#seat.model, this.#seat.space), leads: [], captured: [] };
     const parts: Part[] = [compute(step.begin), compute(() => this.#begin(step, round))];
     const wanted = Math.min(this.#tokens_max, Math.max(...entries.map(({ foresees }) => foresees)));
     const graphs = this.#graphsFor(step);
@@ -152,15 +156,16 @@ export class MultiTokenPrediction implements Drafter {
   /** The rows of a round go through a layer, of which `output` is read afterwards. */
   #through(layer: number, round: Round, isMain: boolean, sequences: number, graphs: StepGraphs | null, output: 'rows' | 'leads' | 'nothing'): readonly Part[] {
     const { model } = this.#seat;
-    const join = compute(() => model.foresee(layer, rowsOf(round), isMain));
-    if (this.#hasTurns) return [join, { kind: 'turn', layer, rows: () => round.rows, spans: () => round.spans }];
+    const { at } = round;
+    const join = compute(() => model.foresee(layer, at.computed, isMain));
+    if (this.#hasTurns) return [join, { kind: 'turn', layer, rows: () => at.rows, spans: () => at.spans }];
     const cells = compute(() => {
-      const isForAll = output === 'leads' && round.rows === round.leads.length; // the layer writes them itself
-      if (round.rows > 0 && !isForAll) model.writeCells(layer, round.rows, round.spans);
+      const isForAll = output === 'leads' && at.rows === round.leads.length; // the layer writes them itself
+      if (at.rows > 0 && !isForAll) model.writeCells(layer, at.rows, at.spans);
     });
     if (output === 'nothing') return [join, cells];
     if (graphs !== null) return capturedRound(graphs, round, layer, isMain, sequences);
-    const parts = this.#partsOf(layer).map((part) => ofRound(part, round));
+    const parts = this.#partsOf(layer).map((part) => ofSelected(part, at));
     if (output === 'rows') return [join, ...parts];
     return [join, cells, compute(() => this.#leave(round, round.leads, 0)), ...parts];
   }
@@ -191,7 +196,6 @@ export class MultiTokenPrediction implements Drafter {
   /** The rows whose next token is known move up to be neighbours, and each is given that token. */
   #begin({ plan: { entries }, spans, outcomes }: DraftedStep, round: Round): void {
     const { model, roomOf } = this.#seat;
-    const { tokenIds, positions } = model.at;
     for (const [index, entry] of entries.entries()) {
       if (entry.foresees < 0) continue;
       const { slot, start, generated, foresees } = entry;
@@ -199,14 +203,9 @@ export class MultiTokenPrediction implements Drafter {
       const known = rowsWithNext(entry, outcome);
       const rows = Math.min(known, roomOf(slot) - start - 1);
       if (rows <= 0) continue;
-      const { row: from } = spans[index] as Span;
-      const to = round.rows;
-      for (let row = 0; row < rows; row++) {
-        if (from > to) model.moveRow(from + row, to + row);
-        this.#words[(tokenIds >>> 2) + to + row] = this.#nextOf(entry, outcome, row);
-        this.#words[(positions >>> 2) + to + row] = start + row + 1;
-      }
-      this.#addSpan(round, slot, rows, 0);
+      const to = round.at.rows;
+      for (let row = 0; row < rows; row++) this.#words[(model.at.tokenIds >>> 2) + to + row] = this.#nextOf(entry, outcome, row);
+      round.at.take({ slot, row: (spans[index] as Span).row, rows, from: this.#seenFrom(slot, 0) }, start + 1);
       const drawn = generated + 1 + outcome.more.length;
       // The next step draws one token itself.
       const wanted = Math.min(foresees, (this.#tokensOf[slot] ?? 0) - drawn - 1);
@@ -225,12 +224,14 @@ export class MultiTokenPrediction implements Drafter {
   /** The second layer is given what the first has left, each row one position on. */
   #pass(round: Round): void {
     const slotRows = this.#slotRows as SlotRows;
-    const { spans } = round;
-    round.rows = 0;
-    round.spans = [];
+    const { positions } = this.#seat.model.at;
+    const { spans } = round.at;
+    round.at.clear();
     for (const span of spans) {
-      const rows = slotRows.pass(span, round.rows);
-      if (rows > 0) this.#addSpan(round, span.slot, rows, 1);
+      const { slot } = span;
+      const row = round.at.rows;
+      const rows = slotRows.pass(span, row);
+      if (rows > 0) round.at.take({ slot, row, rows, from: this.#seenFrom(slot, 1) }, this.#words[(positions >>> 2) + row] as number);
     }
   }
 
@@ -244,31 +245,18 @@ export class MultiTokenPrediction implements Drafter {
 
   /** Of a round's rows no others than these, each so many positions on, which move up to be neighbours. */
   #leave(round: Round, leads: Lead[], on: number): void {
-    const { model } = this.#seat;
-    round.rows = 0;
-    round.spans = [];
+    round.at.clear();
     round.leads = leads;
     for (const lead of leads) {
-      const to = round.rows;
-      if (lead.row > to) model.moveRow(lead.row, to);
-      lead.row = to;
-      this.#words[(model.at.positions >>> 2) + to] = lead.position + on;
-      this.#addSpan(round, lead.slot, 1, this.#slotRows === null ? 0 : 1);
+      const { slot, row, position } = lead;
+      lead.row = round.at.rows;
+      round.at.take({ slot, row, rows: 1, from: this.#seenFrom(slot, this.#slotRows === null ? 0 : 1) }, position + on);
     }
   }
 
   /** `behind`: so many layers that draft are before the one whose rows they are. */
-  #addSpan(round: Round, slot: number, rows: number, behind: number): void {
-    const { at, layout } = this.#seat.model;
-    const { address, blocks_max } = layout.blockTables;
-    const span = (at.spans >>> 2) + round.spans.length * SPAN_WORDS;
-    this.#words[span + SPAN.row] = round.rows;
-    this.#words[span + SPAN.rows] = rows;
-    this.#words[span + SPAN.table] = offsetOf(address) + slot * blocks_max * 4;
-    const from = (this.#from[slot] as number) + behind;
-    this.#words[span + SPAN.from] = from;
-    round.spans.push({ slot, row: round.rows, rows, from });
-    round.rows += rows;
+  #seenFrom(slot: number, behind: number): number {
+    return (this.#from[slot] as number) + behind;
   }
 
   /** As readout.ts does: [ head ─ (G) ─▶ guess ] × batches. */
@@ -320,50 +308,32 @@ const isLeftOut = ({ foresees }: StepEntry): boolean => foresees < 0;
 const rowsWithNext = ({ tokens, samples, drafts }: StepEntry, { token, more }: StepOutcome): number =>
   samples ? tokens.length - drafts - (token < 0 ? 1 : -more.length) : tokens.length;
 
-/** Where nothing is left to compute, one row is, for nobody: ranks that gather it all do so. */
-const rowsOf = ({ rows }: Round): number => Math.max(1, rows);
-
-/** A part for the rows of a round, whatever the step has. */
-function ofRound(part: Part, round: Round): Part {
-  switch (part.kind) {
-    case 'compute':
-      return { ...part, compute: () => part.compute(rowsOf(round), round.spans) };
-    case 'experts':
-      return { ...part, range: () => part.range(rowsOf(round)), route: () => part.route(rowsOf(round)), own: (_, share) => part.own(rowsOf(round), share) };
-    case 'gather':
-      return { ...part, rows: () => part.rows(rowsOf(round)) };
-    case 'turn':
-      return part;
-    case 'projection':
-      return { ...part, rows: () => rowsOf(round), own: () => part.own(rowsOf(round)) };
-  }
-}
-
 /** The parts of a round in graph mode. Which programs it launches is known when its rows are; where it asks peers in between is the same for all of them. */
 function capturedRound(graphs: StepGraphs, round: Round, layer: number, isMain: boolean, sequences: number): Part[] {
   const find = compute(() => {
-    round.captured = graphs.roundOf(layer, isMain, rowsOf(round), round.spans.length);
+    round.captured = graphs.roundOf(layer, isMain, round.at.computed, round.at.spans.length);
   });
   const probable = graphs.roundOf(layer, isMain, Math.max(1, sequences), sequences);
   return [find, ...probable.map((part, index) => ofCaptured(part, index, round))];
 }
 
 function ofCaptured(part: Part, index: number, round: Round): Part {
+  const { at } = round;
   switch (part.kind) {
     case 'compute':
-      return { ...part, compute: () => (round.captured[index] as Compute).compute(rowsOf(round), round.spans) };
+      return { ...part, compute: () => (round.captured[index] as Compute).compute(at.computed, at.spans) };
     case 'experts': {
       const found = (): Experts => round.captured[index] as Experts;
       return {
         ...part,
-        range: () => found().range(rowsOf(round)),
-        route: () => found().route(rowsOf(round)),
-        own: (_, share) => found().own(rowsOf(round), share),
+        range: () => found().range(at.computed),
+        route: () => found().route(at.computed),
+        own: (_, share) => found().own(at.computed, share),
       };
     }
     case 'projection':
-      return { ...part, rows: () => rowsOf(round), own: () => (round.captured[index] as Projection).own(rowsOf(round)) };
+      return { ...part, rows: () => at.computed, own: () => (round.captured[index] as Projection).own(at.computed) };
     default:
-      return ofRound(part, round);
+      return ofSelected(part, at);
   }
 }

@@ -66,6 +66,10 @@ export class PromptLookup implements Drafter {
     for (let at = end; end > 0 && at < end + max; at++) drafts.push(at < length ? (tokens[at] as number) : (drafts[before + at - length] as number));
   }
 
+  goesThrough(): boolean {
+    return false;
+  }
+
   tail(): readonly Part[] {
     return NO_PARTS;
   }
