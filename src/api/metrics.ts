@@ -1,7 +1,7 @@
 /**
  * Prometheus metrics under vLLM's names, labels and buckets, so that what scrapes vLLM scrapes minipod: gauges and counters are the pod's own figures at the
- * moment of the scrape, histograms are filled as requests of this API end. `engine` is the DP group, as in vLLM; which task executor it belongs to, and what
- * for, says `minipod:dp_group_info`. What vLLM does not have is `minipod:…`: memory, links and XCCL.
+ * moment of the scrape, histograms are filled as requests of this API get their first token (TTFT), get others (ITL), or have ended (all else). `engine` is the DP
+ * group, as in vLLM; which task executor it belongs to, and what for, says `minipod:dp_group_info`. What vLLM does not have is `minipod:…`: memory, links and XCCL.
  * @module
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
@@ -119,9 +119,15 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const observe = (generation: Generation, options: GenerateOptions): Observer => {
     const arrived = new Map<number, { at_ms: number; tokens: number }>();
+    // As vLLM does: whoever looks on hears of requests that stream for minutes, and of those whose client leaves.
+    const begins = (choice: number): void => {
+      const { received, first_token } = generation.times();
+      if (first_token !== null) ttft.observe(engineOf(generation.choices()[choice]?.prefill_group), (first_token - received) / 1000);
+    };
     return {
       chunk({ choice, token_ids }, now_ms) {
         if (token_ids.length === 0) return;
+        if (arrived.size === 0) begins(choice);
         const before = arrived.get(choice);
         arrived.set(choice, { at_ms: now_ms, tokens: (before?.tokens ?? 0) + token_ids.length });
         if (before === undefined) return;
@@ -150,7 +156,6 @@ export function createMetrics(model_name: string, context_length: number): Metri
           requestGeneration.observe(engineOf(generation.choices()[choice]?.decode_group), count);
         }
         if (first_token !== null) {
-          ttft.observe(prefiller, (first_token - received) / 1000);
           decode.observe(decoder, (finished - first_token) / 1000);
           if (longest > 1) tpot.observe(decoder, (finished - first_token) / 1000 / (longest - 1));
         }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
+import { MinipodError } from '../../src/protocol/errors.ts';
 import { type App, ask, post } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
 
@@ -105,6 +106,14 @@ describe('metrics', () => {
     for (const name of ['request_decode_time_seconds', 'e2e_request_latency_seconds', 'request_generation_tokens'])
       expect([name, count(name, 0), count(name, 1)]).toEqual([name, 0, 1]);
     expect([count('inter_token_latency_seconds', 0), count('inter_token_latency_seconds', 1)]).toEqual([0, 7]);
+  });
+
+  it('should tell of a first token when it comes, whatever becomes of its request', async () => {
+    const app = createApp(new FakePod({ fail_after: { chunks: 2, error: new MinipodError('worker_failed', 'worker 2 died') } }));
+    await (await post(app, '/v1/completions', { prompt: [65, 66, 67], max_tokens: 8, n: 2, ignore_eos: true, stream: true })).text();
+    const { series } = await scrape(app);
+    const count = (name: string) => series.get(`vllm:${name}_count{engine="0",model_name="fake"}`);
+    expect([count('time_to_first_token_seconds'), count('e2e_request_latency_seconds')]).toEqual([1, 0]);
   });
 
   it('should show what runs at the moment of the scrape, and count no twice', async () => {
