@@ -77,7 +77,7 @@ export class VirtualControl {
   readonly directory: Directory;
   readonly npus: MachineNpus;
   readonly space: AddressSpace;
-  /** KV that nobody wants any more is on its way so long at most: it lies there when it is asked for, and cannot be called off as a live pod's can. */
+  /** KV that nobody wants any more, or whose lease is over, is on its way so long at most: it lay there when it was asked for, and cannot be called off as live. */
   slowestMove_ns = 0;
   /** What the caller's side keeps of calls. */
   readonly delivered: DeliveredRecords;
