@@ -21,7 +21,7 @@ import type { Claim } from '../protocol/controllers.ts';
 import { timeTold } from '../protocol/expert-maps.ts';
 import { progress } from '../protocol/heartbeats.ts';
 import type { Message } from '../protocol/messages.ts';
-import type { Directory } from '../runtime/directory.ts';
+import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';
 import type { RecordTable } from './record-table.ts';
 import { notKept, RecordTaking } from './record-taking.ts';
 import { type Progress, ThreadProgress } from './thread-progress.ts';
@@ -33,6 +33,8 @@ export type ClaimsPorts = {
   readonly now_ms: () => number;
   /** Of this thread: that of its worker, or the control thread's. Missing: all of them live here, and are asked for when they claim. */
   readonly life?: number;
+  /** How many messages one who lives on the control thread has taken, for who claims there. That a thread without kernels turns its loop, as all others see, says nothing of one actor. */
+  readonly heardBy?: (member: Address) => number;
   /** Missing: its thread's. */
   readonly progressOf?: (member: Address) => Progress;
 };
@@ -107,7 +109,13 @@ export class Claims {
 
   #readProgress(actor: Address, members: readonly Address[]): Message {
     const now_ms = this.#ports.now_ms();
-    const { directory, progressOf = (member) => this.#threads.of(actor, directory.threadOf(member), now_ms) } = this.#ports;
+    const { directory, heardBy } = this.#ports;
+    const ofThread = (member: Address): Progress => {
+      const thread = directory.threadOf(member);
+      const progress = this.#threads.of(actor, thread, now_ms);
+      return thread === CONTROL_THREAD && heardBy !== undefined ? { ...progress, word: heardBy(member) } : progress;
+    };
+    const { progressOf = ofThread } = this.#ports;
     const read = members.map(progressOf);
     return progress(
       members,

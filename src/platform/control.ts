@@ -141,7 +141,8 @@ export class Control {
     const acts = recordings.newActRings(CONTROL_THREAD);
     this.#port = new MessagePort(links, acts.length > 0);
     const table = recordTableOf(plan, space);
-    const claims = new Claims({ control: space.control, records: table, directory: this.directory, now_ms: this.#clock.now_ms });
+    const own = { space, directory: this.directory, now_ms: this.#clock.now_ms };
+    const claims = new Claims({ ...own, control: space.control, records: table, heardBy: (member) => this.#host.cast.heardBy(member) });
     this.#frontend = new FrontendProcess(plan.config, tokenizer, {
       random: systemRandom,
       records: new RequestRecords(table),
@@ -176,7 +177,6 @@ export class Control {
       },
       firstAct(CONTROL_THREAD, links.epoch),
     );
-    const own = { space, directory: this.directory, now_ms: this.#clock.now_ms };
     this.scale = new ScaleRequests(plan, this.#host, { ...own, wake: () => links.control.ring(CONTROL_THREAD) });
     const tellWorker = (worker: number, message: ThreadMessage): void => {
       this.#port.send(this.directory.threadOfWorker(worker), address('worker', worker), CONTROL, message, 'control');

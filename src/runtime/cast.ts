@@ -90,7 +90,7 @@ const NO_COMMANDS: Command[] = [];
 /** Those who are lost with their thread, and whose names no successor takes. */
 const MORTALS: ReadonlySet<Role> = new Set<Role>(['request', 'job', 'task']);
 
-type Actor = { readonly machine: Machine; snapshot: Snapshot };
+type Actor = { readonly machine: Machine; snapshot: Snapshot; heard: number };
 
 export class Cast {
   readonly #ports: CastPorts;
@@ -132,6 +132,11 @@ export class Cast {
     return actor === undefined ? null : stateName(actor.snapshot);
   }
 
+  /** How many messages it has taken. */
+  heardBy(address: Address): number {
+    return this.#actors.get(address)?.heard ?? 0;
+  }
+
   contextOf(address: Address): unknown {
     return this.#actors.get(address)?.snapshot.context ?? null;
   }
@@ -155,6 +160,7 @@ export class Cast {
       this.#deliverElsewhere(mail);
       return;
     }
+    actor.heard++;
     const before = actor.snapshot;
     this.#commands = NO_COMMANDS;
     const { snapshot, isExpected } = this.#machines.deliver(actor.machine, before, mail.message, this.#note);
@@ -168,7 +174,7 @@ export class Cast {
     assert(!this.#actors.has(address), `${address} is alive already`);
     this.#commands = NO_COMMANDS;
     const snapshot = this.#machines.start(birth.machine, birth.input, this.#note);
-    this.#actors.set(address, { machine: birth.machine, snapshot });
+    this.#actors.set(address, { machine: birth.machine, snapshot, heard: 0 });
     this.#finish(arrival, birth, null, snapshot, true);
   }
 

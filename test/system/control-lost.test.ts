@@ -10,7 +10,7 @@ import { traceFolder } from '../trace/files.ts';
 import { expectWhole } from '../trace/whole-run.ts';
 import { askServer, liveBytes } from './clients.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
-import { BEGINS_NOT, CONTROL_ORDERS, ROGUE_CONTROL } from './rogue-control-order.ts';
+import { BEGINS_NOT, CONTROL_ORDERS, MUTE, ROGUE_CONTROL } from './rogue-control-order.ts';
 
 const folder = traceFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -89,6 +89,15 @@ it('goes on where the control thread hangs, and where it throws in its loop', as
   const reasons = [/has not turned its loop for/, /failed: the test wants it so/].map((reason) => ({ reason: expect.stringMatching(reason) }));
   expect((await pod.stats()).control_recoveries).toMatchObject(reasons);
   await expectNothingLeft(pod, 2);
+});
+
+it('goes on where one who lives on the control thread is silent for too long', async () => {
+  await using pod = await createLivePod({ npus: 2, workers: 2 }, undefined, { entry: ROGUE_CONTROL });
+  const right = await completeAll(pod);
+  pod.space.control.stop(CONTROL_ORDERS.mute);
+  expect(await completeAll(pod)).toEqual(right);
+  expect((await pod.stats()).control_recoveries).toMatchObject([{ reason: expect.stringMatching(RegExp(`${MUTE} has not answered for \\d{5} ms`)) }]);
+  await expectNothingLeft(pod, 1);
 });
 
 it('gives up whoever comes no further while it begins: at first with an error, later for another one', async () => {
