@@ -21,6 +21,8 @@ const REMEDIES: Readonly<Record<RegionKind, string>> = {
   hbm: 'more NPUs, fewer kv_blocks',
   dram: 'fewer dram_blocks',
 };
+/** What makes all of a kind smaller: more NPUs have smaller regions each, and larger ones together. */
+const REMEDIES_IN_ALL: Readonly<Record<RegionKind, string>> = { ...REMEDIES, hbm: 'fewer NPUs, fewer kv_blocks' };
 /** Regions start on their own cache line pair, so that neighbours never share one. */
 const REGION_ALIGNMENT = 128;
 
@@ -58,10 +60,19 @@ export function planMemory(requests: readonly RegionRequest[], segmentBytes: num
   const segments = filled.map((used) => ({ bytes: roundUp(used, PAGE_BYTES) }));
   const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   if (bytes > memoryBytes) {
-    throw new MinipodError('out_of_memory', `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: ${sumOf(requests, bytes)}`);
+    throw new MinipodError(
+      'out_of_memory',
+      `the pod needs ${mebibytes(bytes)}, memory_bytes grants ${mebibytes(memoryBytes)}: use ${REMEDIES_IN_ALL[largestOf(regions)]} or larger memory_bytes (in all: ${sumOf(requests, bytes)})`,
+    );
   }
   if (regions.length > REGIONS_MAX) throw new MinipodError('out_of_memory', `${regions.length} regions, the region table holds ${REGIONS_MAX}`);
   return { segments, regions, bytes };
+}
+
+/** The kind that takes the most. */
+function largestOf(regions: readonly Region[]): RegionKind {
+  const bytesOf = (of: RegionKind): number => regions.reduce((sum, { kind, bytes }) => (kind === of ? sum + bytes : sum), 0);
+  return (Object.keys(REMEDIES) as RegionKind[]).reduce((largest, kind) => (bytesOf(kind) > bytesOf(largest) ? kind : largest));
 }
 
 /** What all requests together need, by what it is for; what `total` has beyond that are the segments' own pages. */

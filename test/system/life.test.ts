@@ -204,8 +204,9 @@ describe('createPod refuses', () => {
     [
       { memory_bytes: 2 ** 21 },
       'out_of_memory',
-      /memory_bytes grants 2\.0 MiB: rings \d.* MiB \+ weights \d.* MiB \+ KV blocks \d.* MiB \+ activations \d.* MiB \+ XCCL areas \d.* MiB \+ control and guard pages \d.* MiB$/,
+      /memory_bytes grants 2\.0 MiB: use fewer NPUs, fewer kv_blocks or larger memory_bytes \(in all: rings \d.* MiB \+ weights \d.* MiB \+ KV blocks \d.* MiB \+ activations \d.* MiB \+ XCCL areas \d.* MiB \+ control and guard pages \d.* MiB\)$/,
     ],
+    [{ memory_bytes: 2 ** 26, dram_blocks: 10_000 }, 'out_of_memory', /memory_bytes grants 64\.0 MiB: use fewer dram_blocks or larger memory_bytes \(/],
     [{ segment_bytes: 2 ** 20 }, 'out_of_memory', /a segment holds 0\.9 MiB/],
     [{ nonsense: 1 }, 'invalid_request', /nonsense/],
   ])('%o', async (options, code, message) => {

@@ -47,7 +47,7 @@ describe('a topology', () => {
     ],
     [
       { topology: 'pd:prefill=9xdp3,decode=9xdp4', memory_bytes: 2 ** 30 },
-      /the pod needs [\d.]+ MiB, memory_bytes grants 1024\.0 MiB: rings .+ \+ weights .+ \+ KV blocks/,
+      /the pod needs [\d.]+ MiB, memory_bytes grants 1024\.0 MiB: use fewer NPUs, fewer kv_blocks or larger memory_bytes \(in all: rings .+ \+ weights .+ \+ KV blocks/,
       'null',
     ],
   ])('should be refused with the reason: %o', async (options, why, param) => {
