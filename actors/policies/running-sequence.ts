@@ -139,15 +139,25 @@ export function draftsLeft(running: RunningSequence, launched = running.launched
 /** Once its prompt is computed, a decode group has more of it to generate. */
 export const goesOnElsewhere = ({ stage, sequence }: RunningSequence): boolean => stage === 'prefill' && sequence.output.length + 1 < sequence.max_tokens;
 
-/** It needs more blocks than there are. */
-export const neverFits = (needed: number, { blocks, block_size }: { readonly blocks: number; readonly block_size: number }): ErrorRecord => ({
-  code: 'out_of_memory',
-  message: `prompt and max_tokens need ${needed} KV blocks of ${block_size} positions, the NPU has ${blocks}`,
-  param: 'max_tokens',
-});
-
 /** How a cache is cut into blocks. */
 type BlockSizes = { readonly blocksFor: (positions: number) => number };
+type BlockCount = { readonly blocks: number; readonly block_size: number };
+
+/** Why it could never run here, since it needs more blocks than there are; null: it could. */
+export function neverFits({ prompt, max_tokens }: Pick<Sequence, 'prompt' | 'max_tokens'>, cache: BlockSizes & BlockCount): ErrorRecord | null {
+  const { blocks, block_size } = cache;
+  const needed = cache.blocksFor(prompt.length + max_tokens);
+  if (needed <= blocks) return null;
+  const positions = blocks * block_size;
+  const has = `KV blocks of ${block_size} positions, the NPU has ${blocks}`;
+  const room = positions - prompt.length;
+  if (room > 0) {
+    const message = `prompt and max_tokens need ${needed} ${has}: use max_tokens of at most ${room} with these ${prompt.length} tokens, or more kv_blocks`;
+    return { code: 'out_of_memory', message, param: 'max_tokens' };
+  }
+  const alone = `prompt: its ${prompt.length} tokens and one to generate need ${cache.blocksFor(prompt.length + 1)} ${has}`;
+  return { code: 'out_of_memory', message: `${alone}: use at most ${Math.max(0, positions - 1)} tokens, or more kv_blocks`, param: 'prompt' };
+}
 
 /** Blocks that a sequence lacks for its next `count` tokens. */
 export const missingBlocks = (running: RunningSequence, count: number, cache: BlockSizes): number =>

@@ -102,8 +102,8 @@ export class StepScheduler {
 
   /** Takes a sequence in; refuses one that could never run here. */
   enqueue(task: Address, sequence: Sequence, stage: Stage = 'whole', handoff: Handoff | null = null): readonly Commands['send'][] {
-    const needed = this.cache.blocksFor(sequence.prompt.length + sequence.max_tokens);
-    if (needed > this.cache.blocks) return [{ to: task, message: generationFailed(neverFits(needed, this.cache)) }];
+    const refusal = neverFits(sequence, this.cache);
+    if (refusal !== null) return [{ to: task, message: generationFailed(refusal) }];
     const rank = rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities);
     const turn = { rank, arrival: this.#arrivals++, foresight: this.#limits.foresight, foreseers: this.#limits.foreseers };
     const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, turn);
@@ -314,8 +314,8 @@ export class StepScheduler {
       if (isLent || !goBack(running, lost, this.cache)) this.#giveUp(running, isLent ? LENT_AHEAD : null, messages);
     }
     for (const running of this.#byTask.values()) {
-      const needed = this.cache.blocksFor(running.sequence.prompt.length + running.sequence.max_tokens);
-      if (needed > this.cache.blocks) this.#giveUp(running, neverFits(needed, this.cache), messages);
+      const failure = neverFits(running.sequence, this.cache);
+      if (failure !== null) this.#giveUp(running, failure, messages);
     }
     return this.#output.take(messages);
   }

@@ -158,9 +158,20 @@ describe('the step scheduler', () => {
 
   it('refuses at once what could never run, and says what it needs', () => {
     const scheduler = new StepScheduler({ ...LIMITS, kv_blocks: 2, batch_tokens_max: 8, batch_requests_max: 2 }, 'dp-group/0');
-    const [refusal] = scheduler.enqueue('task/1', greedySequence(1, [1, 2, 3, 4, 5], 4));
-    expect(refusal).toMatchObject({ to: 'task/1', message: { type: 'GENERATION_FAILED', error: { code: 'out_of_memory', param: 'max_tokens' } } });
+    const refusalOf = (tokens: number, max_tokens: number): unknown =>
+      scheduler.enqueue('task/1', greedySequence(1, new Array<number>(tokens).fill(5), max_tokens))[0];
+    const refused = (param: string, message: string): unknown => ({
+      to: 'task/1',
+      message: expect.objectContaining({ type: 'GENERATION_FAILED', error: { code: 'out_of_memory', message, param } }),
+    });
+    const tokens = 'prompt and max_tokens need 3 KV blocks of 4 positions, the NPU has 2: use max_tokens of at most 3 with these 5 tokens, or more kv_blocks';
+    expect(refusalOf(5, 4)).toEqual(refused('max_tokens', tokens));
+    const prompt = 'prompt: its 8 tokens and one to generate need 3 KV blocks of 4 positions, the NPU has 2: use at most 7 tokens, or more kv_blocks';
+    expect(refusalOf(8, 1)).toEqual(refused('prompt', prompt));
+    expect(refusalOf(8, 4)).toEqual(refused('prompt', prompt));
     expect(scheduler.hasWork).toBe(false);
+    // What it says would fit does.
+    expect([refusalOf(5, 3), refusalOf(7, 1)]).toEqual([undefined, undefined]);
   });
 
   it('computes what choices of one prompt, or requests that begin alike, have in common once', () => {

@@ -40,6 +40,15 @@ describe.each(CLOCKS)('contexts of a pod: %o', (clock) => {
     });
   });
 
+  it('should be refused where no group has room for their prompt, which is what is wrong then', async () => {
+    await withPod({ ...clock, npus: 2, kv_blocks: 3 }, async (pod) => {
+      const message = 'prompt: its 50 tokens and one to generate need 4 KV blocks of 16 positions, the NPU has 3: use at most 47 tokens, or more kv_blocks';
+      await expect(pod.createContext(BOOK, { id: 'book' })).rejects.toMatchObject({ code: 'out_of_memory', param: 'prompt', message });
+      expect(await pod.listContexts()).toEqual([]);
+      expect(await pod.createContext(BOOK.slice(0, 47), { id: 'book' })).toMatchObject({ tokens: 47 });
+    });
+  });
+
   it('should be listed until they are deleted, and found by their own salt alone', async () => {
     await withPod(clock, async (pod) => {
       await pod.createContext('Once upon a time', { id: 'tale', cache_salt: 'tenant' });

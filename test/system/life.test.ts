@@ -111,8 +111,11 @@ describe('refusals', () => {
 
   it('a request that could never fit the KV blocks says what it needs', async () => {
     const error = await failure(pod().complete(LONG, { max_tokens: 10 }));
-    expect(error).toMatchObject({ code: 'out_of_memory', param: 'max_tokens' });
-    expect(error.message).toContain('95 KV blocks');
+    expect(error).toMatchObject({ code: 'out_of_memory', param: 'prompt' });
+    expect(error.message).toMatch(/1500 tokens and one to generate need 94 KV blocks of 16 positions, the NPU has 40: use at most 639 tokens/);
+    const long = await failure(pod().complete(LONG.slice(0, 600), { max_tokens: 41 }));
+    expect(long).toMatchObject({ code: 'out_of_memory', param: 'max_tokens' });
+    expect(long.message).toMatch(/need 41 KV blocks of 16 positions, the NPU has 40: use max_tokens of at most 40 with these 600 tokens/);
   });
 
   it.each<[Record<string, unknown>, string]>([
