@@ -18,18 +18,29 @@ const PLACES: Readonly<Partial<Record<LiveKind, Place>>> = {
   },
 };
 
+/** Where nothing is said of them, as far as there are NPUs: one goes on while another is lost. */
+const WORKERS = 2;
+
 export class LivePlaces {
   readonly #topology: string;
   readonly #npus: readonly NpuPlace[];
   readonly #workers: readonly number[];
-  /** Fewer than asked for, where there are not so many NPUs. */
   readonly workers: number;
 
-  /** @throws `invalid_request` for a topology that is none */
-  constructor(topology: string, workers: number) {
+  /** @throws `invalid_request` for a topology that is none, or more workers than it has NPUs */
+  constructor(topology: string, workers?: number) {
     this.#topology = topology;
     this.#npus = deploy(parseTopology(topology)).npus;
-    this.workers = Math.min(workers, this.#npus.length);
+    const most = this.#npus.length;
+    this.workers = workers ?? Math.min(WORKERS, most);
+    if (this.workers > most)
+      throw new MinipodError(
+        'invalid_request',
+        `workers: ${workers} threads for the ${most} NPUs of ${topology}; an NPU lives on one worker, so use at most ${most}`,
+        {
+          param: 'workers',
+        },
+      );
     this.#workers = dealtOutByKind(this.#npus, this.workers);
   }
 

@@ -27,7 +27,8 @@ export type LiveOptions = {
   readonly seed: number;
   readonly strikes: number;
   readonly topology: string;
-  readonly workers: number;
+  /** Threads that host its NPUs, at most one for each. Missing: 2, or 1 for one NPU. */
+  readonly workers?: number | undefined;
   /** What the pod does where a worker is lost. */
   readonly recovery?: Recovery | undefined;
   /** In turn; `all`: that can strike this pod. Missing: those that end a worker's thread (WORKER_KINDS). */
@@ -69,7 +70,7 @@ const CLOSE_MS_MAX = 500;
 
 const pause = (ms: number): Promise<void> => waitAtMost(new Promise<never>(() => {}), ms);
 
-/** @throws `invalid_request` for a pod that cannot be, or a kind that can strike nothing in it */
+/** @throws `invalid_request` for a pod that cannot be, such as one of more workers than NPUs, or a kind that can strike nothing in it */
 export async function runLive({
   seed,
   strikes,

@@ -13,7 +13,7 @@ type LiveFlags = {
   readonly seed: number;
   readonly strikes: number;
   readonly topology: string;
-  readonly workers: number;
+  readonly workers?: number;
   readonly recovery?: Recovery;
   readonly kinds?: readonly LiveKind[] | 'all';
   readonly json?: true;
@@ -42,7 +42,7 @@ export function addLiveCommand(command: Command, setExitCode: (code: number) => 
     .addOption(new Option('--strikes <N>', 'how often a thread is struck, once in two seconds where one is lost').argParser(positive).default(20))
     .addOption(new Option('--seed <N>', 'decides what is asked, and what strikes whom').argParser(seed).default(1))
     .option('--topology <TOPOLOGY>', 'of the pod', 'colocated:dp=2')
-    .addOption(new Option('--workers <N>', 'worker threads').argParser(positive).default(2))
+    .addOption(new Option('--workers <N>', 'worker threads, at most one for each NPU (default: 2, or 1 for one NPU)').argParser(positive))
     .addOption(new Option('--recovery <HOW>', 'what the pod does where a worker is lost').choices(RECOVERIES))
     .addOption(
       new Option(

@@ -30,3 +30,10 @@ it('refuses a kind that can strike nothing, and says which and why', async () =>
     expect.stringMatching(/row-bit-flip can strike nothing in pd:.* on 2 workers, since none of its NPUs leaves rows for another one/),
   ]);
 });
+
+it('has two workers where nothing is said of them, or one for one NPU, and refuses more than there are NPUs', async () => {
+  expect(['colocated:dp=2', 'colocated:dp=1'].map((topology) => new LivePlaces(topology).workers)).toEqual([2, 1]);
+  const { code, stdout, stderr } = await minipod(['chaos', 'live', '--workers', '5', '--strikes', '1']);
+  const why = 'workers: 5 threads for the 2 NPUs of colocated:dp=2; an NPU lives on one worker, so use at most 2';
+  expect([code, stdout, stderr]).toEqual([2, '', expect.stringContaining(why)]);
+});
