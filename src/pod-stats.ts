@@ -36,15 +36,23 @@ const NO_FIGURES: Figures = {
   ...{ remote_hits: 0, remote_hits_refused: 0, remote_hits_missed: 0 },
 };
 
-/** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. */
+/** A group's scheduler and KV blocks are its first rank's to tell of: the others hold shares of the same. Who waits for a group is told of with whoever leads. */
 function groupStats({ groups, executors }: Deployment, report: ControlStats, counted: CallCounts): DpGroupStats[] {
   return groups.map(({ id, executor, npus }) => {
     const leader = report.npus.find(({ npu }) => npu === npus[0]);
     const counts = counted.groups.get(id);
+    const unplaced = report.unplaced.find(({ dp_group }) => dp_group === id)?.tasks ?? 0;
     const { requests_running, requests_waiting, kv_blocks, kv_blocks_used, kv_blocks_cached, prefix_queries, prefix_hits, preemptions } = leader ?? NO_FIGURES;
     const { kv_lent, kv_expected, kv_leases_expired, remote_hits, remote_hits_refused, remote_hits_missed, drafting } = leader ?? NO_FIGURES;
     return {
-      ...{ dp_group: id, task_executor: executor, role: executors[executor]?.role ?? 'colocated', npus, requests_running, requests_waiting },
+      ...{
+        dp_group: id,
+        task_executor: executor,
+        role: executors[executor]?.role ?? 'colocated',
+        npus,
+        requests_running,
+        requests_waiting: requests_waiting + unplaced,
+      },
       gone: npus.some((npu) => report.npus_gone.includes(npu)),
       requests_finished: { ...(counts?.finished ?? NOTHING_FINISHED) },
       prompt_tokens: counts?.prompt_tokens ?? 0,
@@ -125,7 +133,7 @@ export function podStats(model: string, clock: Clock, plan: AnyPodPlan, report: 
     model,
     uptime_seconds: clock.now_ms() / 1000,
     requests_running: report.npus.reduce((sum, { requests_running }) => sum + requests_running, 0),
-    requests_waiting: report.npus.reduce((sum, { requests_waiting }) => sum + requests_waiting, 0),
+    requests_waiting: dp_groups.reduce((sum, { requests_waiting }) => sum + requests_waiting, 0),
     requests_finished: { ...counts.all.finished },
     prompt_tokens: counts.all.prompt_tokens,
     generation_tokens: counts.all.generation_tokens,

@@ -99,6 +99,11 @@ export class TaskPlacement {
     return this.#placed.size + this.#waiting.size > 0;
   }
 
+  /** Tasks that have no group yet. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** The group whose master lives where the NPU does, with all of its NPUs. Null: none does. */
   groupLedBy(npu: number): GroupSeat | null {
     const seat = this.#groupOf(npu)?.seat;

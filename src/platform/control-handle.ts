@@ -15,6 +15,7 @@ import type { BalancingReport } from './expert-balancing.ts';
 import type { LostExperts, MaskedExperts } from './lost-experts.ts';
 import type { RecoveryReport } from './recoveries.ts';
 import type { SuspicionReport } from './suspicions.ts';
+import type { UnplacedTasks } from './unplaced-tasks.ts';
 
 export type ControlOptions = PlanOptions & {
   readonly folder: string;
@@ -74,6 +75,7 @@ export type ControlStats = {
   readonly suspicions: SuspicionReport;
   readonly experts_lost: readonly LostExperts[];
   readonly experts_masked: readonly MaskedExperts[];
+  readonly unplaced: readonly UnplacedTasks[];
   /** Lost NPUs in whose place nobody comes for now. */
   readonly npus_gone: readonly number[];
   readonly recoveries: readonly RecoveryReport[];

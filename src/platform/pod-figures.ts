@@ -15,6 +15,7 @@ import { balancingReports } from './expert-balancing.ts';
 import { expertLosses } from './lost-experts.ts';
 import type { ScaleRequests } from './scale-requests.ts';
 import { threadReports } from './thread-reports.ts';
+import { unplacedTasks } from './unplaced-tasks.ts';
 import type { WorkerReports } from './worker-reports.ts';
 import type { Workers } from './workers.ts';
 
@@ -53,7 +54,7 @@ export class PodFigures {
       threads: threadReports(directory, space.control, workers),
       regions: space.table.report(),
       ...{ scaling: scale.stats(), expert_loads: this.#loads.table(), actors: cast.actors },
-      ...{ expert_balancing: balancingReports(cast, plan, now_ms()), ...expertLosses(cast, plan) },
+      ...{ expert_balancing: balancingReports(cast, plan, now_ms()), ...expertLosses(cast, plan), ...unplacedTasks(cast, plan) },
       ...{ suspicions: watch.suspicions.report(), recoveries: workers.recoveries.report() },
       unexpected: [...cast.unexpected.keys(), ...asked.flatMap(({ unexpected }) => unexpected)],
     };

@@ -48,6 +48,7 @@ import { MachineNpus } from './machine.ts';
 import { VirtualRecordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
 import { StepCosts } from './step-costs.ts';
+import { unplacedTasks } from './unplaced-tasks.ts';
 import { virtualLinkTerms } from './virtual-link-terms.ts';
 import { toControl } from './virtual-messages.ts';
 import type { VirtualOptions, VirtualPorts } from './virtual-options.ts';
@@ -247,7 +248,8 @@ export class VirtualControl {
       scaling: this.scale.stats(),
       expert_loads: this.#loads.table(),
       expert_balancing: balancingReports(this.host.cast, this.plan, this.host.clock.now_ms()),
-      ...{ suspicions: this.workers.suspicions.report(), ...expertLosses(this.host.cast, this.plan), recoveries: [] },
+      ...{ ...expertLosses(this.host.cast, this.plan), ...unplacedTasks(this.host.cast, this.plan) },
+      ...{ suspicions: this.workers.suspicions.report(), recoveries: [] },
       unexpected: [...this.host.cast.unexpected.keys()],
       actors: this.host.cast.actors,
     };

@@ -53,6 +53,29 @@ describe('the NPUs of a worker that is lost', () => {
   });
 });
 
+describe('requests that wait for a DP group', () => {
+  it.each([
+    { topology: 'pd:prefill=1xdp2,decode=1' },
+    { topology: 'pd:prefill=1xdp2,decode=1', long_prompt_groups: 1, long_prompt_tokens: 500 },
+    { topology: 'colocated:dp=2', load_balancing: 'cost_model' },
+  ] as const)('are counted with the group that leads, and keep no loop from going on: %o', async (options) => {
+    await withPod({ clock: 'virtual', kernels: 'hash', seed: 1, ...options }, async (pod) => {
+      const prompt = Array.from({ length: 600 }, (_, position) => 3 + (position % 500));
+      const calls = Array.from({ length: 40 }, (_, call) => pod.complete([3 + call, ...prompt], OPTIONS));
+      await Promise.race(calls);
+      const { requests_waiting, dp_groups, task_executors, loops } = await pod.stats();
+      // To groups belongs no more than fills their next two steps, which is one such prompt.
+      const bound = dp_groups.map((group) => group.requests_waiting).toSorted((a, b) => a - b);
+      expect(bound.pop()).toBeGreaterThanOrEqual(20);
+      expect(Math.max(...bound)).toBeLessThanOrEqual(1);
+      expect(task_executors[0]?.requests_waiting).toBe(requests_waiting);
+      expect(loops.filter(({ stalled }) => stalled)).toEqual([]);
+      await Promise.all(calls);
+      expect((await pod.stats()).requests_waiting).toBe(0);
+    });
+  });
+});
+
 describe('a pod of two workers', () => {
   const shared = sharedPod({ npus: 2, workers: 2 });
 
