@@ -29,3 +29,12 @@ it('one that comes further has as long again', () => {
   setRunning(beginning);
   watchFor(watch, BEGINNING_MS_MAX + LOOK_MS, BEGINNING_MS_MAX);
 });
+
+it('one that reads the same weights for one NPU after the other', () => {
+  const beginning = makeBeginning();
+  const watch = new BeginningWatch(beginning);
+  for (let npu = 0; npu < 3; npu++) {
+    setLoaded(beginning, { loaded_bytes: 5, total_bytes: 5, tensor: 'x' });
+    watchFor(watch, npu * (BEGINNING_MS_MAX + LOOK_MS), BEGINNING_MS_MAX);
+  }
+});
