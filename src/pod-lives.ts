@@ -47,7 +47,8 @@ export class PodLives {
     const options = { ...this.#options, ...recorded, inspected: inspection?.state, ...(memories !== undefined && { memories }) };
     const begun = await startPodThreads(options, this.#terms, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
     if ('error' in begun) {
-      if (!begun.hasEnded) this.#left = memories ?? null;
+      // Whoever was to begin in new ones leaves no room that anybody is offered.
+      if (!begun.hasEnded && memories !== undefined) this.#left = memories;
       throw begun.error;
     }
     this.#fitsTwice = 2 * begun.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
