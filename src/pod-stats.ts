@@ -51,7 +51,7 @@ function groupStats({ groups, executors }: Deployment, report: ControlStats, cou
         role: executors[executor]?.role ?? 'colocated',
         npus,
         requests_running,
-        requests_waiting: requests_waiting + unplaced,
+        requests_waiting: requests_waiting + kv_expected + unplaced,
       },
       gone: npus.some((npu) => report.npus_gone.includes(npu)),
       requests_finished: { ...(counts?.finished ?? NOTHING_FINISHED) },

@@ -125,7 +125,7 @@ export type NpuStats = NpuReport & {
 export type ServingStats = {
   readonly role: ExecutorRole;
   readonly requests_running: number;
-  /** Those that no group of the task executor has yet are told of with the one that leads, or the first. */
+  /** Also for KV that is lent. Those that no group of the task executor has yet are told of with the one that leads, or the first. */
   readonly requests_waiting: number;
   /** By how: choices that finished here, requests that were cancelled or failed after a token from here. */
   readonly requests_finished: Readonly<Record<string, number>>;

@@ -76,6 +76,21 @@ describe('requests that wait for a DP group', () => {
   });
 });
 
+describe('requests that wait for their KV', () => {
+  it('are counted where it goes to, so that each that is under way runs or waits somewhere', async () => {
+    await withPod({ clock: 'virtual', kernels: 'hash', seed: 1, topology: 'pd:prefill=2,decode=1', kv_blocks: 48 }, async (pod) => {
+      const prompt = Array.from({ length: 600 }, (_, position) => 3 + (position % 500));
+      const calls = Array.from({ length: 12 }, (_, call) => pod.complete([3 + call, ...prompt], { ...OPTIONS, max_tokens: 60 }));
+      await Promise.race(calls);
+      // One decodes; there is no room for another one's blocks beside it.
+      const { requests_running, requests_waiting, requests_finished, dp_groups } = await pod.stats();
+      expect(dp_groups[2]).toMatchObject({ requests_running: 1, requests_waiting: 1, kv_expected: 1 });
+      expect(requests_running + requests_waiting + (requests_finished['length'] ?? 0)).toBe(12);
+      await Promise.all(calls);
+    });
+  });
+});
+
 describe('a pod of two workers', () => {
   const shared = sharedPod({ npus: 2, workers: 2 });
 
