@@ -3,6 +3,7 @@
  *
  * @example
  * node scripts/build.ts
+ * UNCHECKED=1 npm pack     # the same files in half the time, where types have been checked already
  * @module
  */
 import { spawnSync } from 'node:child_process';
@@ -18,6 +19,7 @@ const BESIDE = ['src/model/kernels/kernels.wasm'];
 
 // What an earlier build left would be published too.
 await rm(join(ROOT, 'dist'), { recursive: true, force: true });
-const { status } = spawnSync(process.execPath, [TSC, '-p', 'tsconfig.build.json'], { cwd: ROOT, stdio: 'inherit' });
+const checks = process.env['UNCHECKED'] === undefined ? [] : ['--noCheck'];
+const { status } = spawnSync(process.execPath, [TSC, '-p', 'tsconfig.build.json', ...checks], { cwd: ROOT, stdio: 'inherit' });
 if (status !== 0) process.exit(status ?? 1);
 for (const path of BESIDE) await copyFile(join(ROOT, path), join(ROOT, 'dist', path));

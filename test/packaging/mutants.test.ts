@@ -73,7 +73,8 @@ describe('the script', () => {
       ];
       writeFileSync(join(work, 'mutants.json'), JSON.stringify({ seed: 0, commit: 'none', mutants }));
       const script = ['scripts/mutants.ts', '--work', work, '--rooms', 'fabric/slots.test.ts', '--seeds', '1'];
-      await promisify(execFile)(process.execPath, script, { cwd: ROOT });
+      // These tests start no thread, so the copy needs no bundles.
+      await promisify(execFile)(process.execPath, script, { cwd: ROOT, env: { ...process.env, SOURCES: '1' } });
       const results = readFileSync(join(work, 'results.jsonl'), 'utf8').trim().split('\n');
       expect(results.map((line) => JSON.parse(line))).toMatchObject([
         { id: 1, by: 'tests', what: expect.stringContaining('slots come whole') },
@@ -82,6 +83,6 @@ describe('the script', () => {
     } finally {
       rmSync(work, { recursive: true, force: true });
     }
-    // A copy, a bundle and several runs of vitest, which a crowded machine does not do within a minute.
+    // A copy and several runs of vitest, which a crowded machine does not do within a minute.
   }, 240_000);
 });
