@@ -34,7 +34,7 @@ async function serving(...args: string[]): Promise<Run & { readonly ask: (body: 
   return Object.assign(running, { ask });
 }
 
-const GENERATE = ['generate', 'Once', 'upon', 'a', 'time', '--json', '--n', '4', '--max-tokens', '300', '--ignore-eos', '--seed', '3'];
+const GENERATE = ['generate', 'Once', 'upon', 'a', 'time', '--json', '--n', '4', '--max-tokens', '150', '--ignore-eos', '--seed', '3'];
 
 /** Of each choice: its tokens. */
 function tokensOf(stdout: string): number[][] {
@@ -92,7 +92,7 @@ describe('a disk that fails', () => {
     const [failed, whole] = await Promise.all([minipodUnder('trap "" XFSZ; ulimit -f 16; exec "$@"', [...GENERATE, '--record', path]), minipod(GENERATE)]);
     expect(failed.code).toBe(0);
     expect(failed.stderr).toMatch(/RecordingEnded: \S*failed\.trace: cannot be written at byte [\d,]+; its first [\d,]+ bytes can be read: .*too large/);
-    expect(tokensOf(failed.stdout).map(({ length }) => length)).toEqual([300, 300, 300, 300]);
+    expect(tokensOf(failed.stdout).map(({ length }) => length)).toEqual([150, 150, 150, 150]);
     expect(tokensOf(failed.stdout)).toEqual(tokensOf(whole.stdout));
     const [, bytes = ''] = /its first ([\d,]+) bytes/.exec(failed.stderr) ?? [];
     expect(statSync(path).size).toBe(Number(bytes.replaceAll(',', '')));

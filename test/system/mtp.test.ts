@@ -35,7 +35,7 @@ const pods: PodOptions[] = [
   { clock: 'virtual', topology: 'moe-attention:domains=2x1,experts=2', schedule: 'domains', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
   { clock: 'virtual', topology: 'pd:prefill=1,decode=1', kv_transfer: 'layer', speculative_config: { ...MTP, adaptive: true } },
   { clock: 'virtual', topology: 'moe-attention:domains=1x2,experts=2', micro_batches: 2, speculative_config: { ...MTP, num_speculative_tokens: 2 } },
-  { model: 'two layers', speculative_config: { ...MTP, num_speculative_tokens: 3 } },
+  { model: 'two layers', clock: 'virtual', speculative_config: { ...MTP, num_speculative_tokens: 3 } },
   { model: 'two layers', clock: 'virtual', kv_blocks: 26, topology: 'colocated:dp=1,tp=2', speculative_config: { ...MTP, num_speculative_tokens: 2 } },
   {
     model: 'two layers',

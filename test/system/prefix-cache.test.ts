@@ -13,14 +13,32 @@ const cachedOf = ({ usage }: Completion): number => usage.cached_tokens;
 
 const CLOCKS: readonly PodOptions[] = [{ clock: 'live' }, { clock: 'virtual' }];
 
+/** One after the other, in a pod without any cache. */
+let alone: Promise<unknown[]> | null = null;
+const answersAlone = (): Promise<unknown[]> => {
+  alone ??= withPod({ clock: 'virtual', prefix_caching: false }, async (pod) => {
+    const results: Completion[] = [];
+    for (let index = 0; index < 4; index++) results.push(await pod.complete(promptOf(index), OPTIONS));
+    expect(results.map(cachedOf)).toEqual([0, 0, 0, 0]);
+    return results.map(bits);
+  });
+  return alone;
+};
+
+const askMany = (options: PodOptions): Promise<unknown[]> =>
+  withPod({ npus: 2, ...options }, async (pod) => {
+    const results = await Promise.all(
+      Array.from({ length: 24 }, (_, index) => pod.complete(promptOf(index % 5), { ...OPTIONS, seed: index, n: 1 + (index % 2) })),
+    );
+    const { npus } = await pod.stats();
+    if (options.kv_blocks !== undefined) expect(npus.reduce((sum, npu) => sum + npu.preemptions, 0)).toBeGreaterThan(0);
+    return results.map(bits);
+  });
+let many: Promise<unknown[]> | null = null;
+
 describe.each(CLOCKS)('the prefix cache of a pod: %o', (clock) => {
   it('gives the bits of a pod without one, cold, hot and with others at the same time, and says what it had', async () => {
-    const expected = await withPod({ clock: 'virtual', prefix_caching: false }, async (pod) => {
-      const results: Completion[] = [];
-      for (let index = 0; index < 4; index++) results.push(await pod.complete(promptOf(index), OPTIONS));
-      expect(results.map(cachedOf)).toEqual([0, 0, 0, 0]);
-      return results.map(bits);
-    });
+    const expected = await answersAlone();
     await withPod(clock, async (pod) => {
       const cold = await pod.complete(promptOf(0), OPTIONS);
       expect([bits(cold), cachedOf(cold)]).toEqual([expected[0], 0]);
@@ -39,17 +57,8 @@ describe.each(CLOCKS)('the prefix cache of a pod: %o', (clock) => {
   });
 
   it('keeps the tokens where KV blocks are so few that they are given up and preempted all the time', async () => {
-    const run = (options: PodOptions): Promise<unknown[]> =>
-      withPod({ ...clock, npus: 2, ...options }, async (pod) => {
-        const results = await Promise.all(
-          Array.from({ length: 24 }, (_, index) => pod.complete(promptOf(index % 5), { ...OPTIONS, seed: index, n: 1 + (index % 2) })),
-        );
-        const { npus } = await pod.stats();
-        if (options.kv_blocks !== undefined) expect(npus.reduce((sum, npu) => sum + npu.preemptions, 0)).toBeGreaterThan(0);
-        return results.map(bits);
-      });
-    const expected = await run({ clock: 'virtual', prefix_caching: false });
-    expect(await run({ kv_blocks: 7 })).toEqual(expected);
+    many ??= askMany({ clock: 'virtual', prefix_caching: false });
+    expect(await askMany({ ...clock, kv_blocks: 7 })).toEqual(await many);
   });
 });
 

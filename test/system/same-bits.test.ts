@@ -78,14 +78,17 @@ describe('same ids and same logprob bits as one request at a time on one NPU', (
   });
 });
 
+/** Those of the shipped model are held against above, on both clocks. */
+const OTHERS = MODELS.filter((name) => name !== 'tiny-deepseek-v3');
+
 describe('the committed bits on this runtime', () => {
   const bitsOf = async (name: ModelName, options: PodOptions) => digest(await withPod({ model: folderOf(name), ...options }, (pod) => run(pod, 'all at once')));
 
-  it.each(MODELS)('of %s, on a virtual clock', async (name) => {
+  it.each(OTHERS)('of %s, on a virtual clock', async (name) => {
     expect(await bitsOf(name, { clock: 'virtual' })).toEqual(committed[name]);
   });
 
-  it.each(cases(MODELS))('of %s, on worker threads', async (name) => {
+  it.each(cases(OTHERS))('of %s, on worker threads', async (name) => {
     expect(await bitsOf(name, { npus: 3, workers: 2, max_batch_tokens: 32 })).toEqual(committed[name]);
   });
 });
