@@ -142,14 +142,18 @@ export class Readout {
       const { slot, start, tokens } = entries[entry] as StepEntry;
       const { prompt, sampling } = this.#sampler.sequenceOf(slot);
       if (sampling.prompt_logprobs < 0) continue;
-      const row = firstRowOf(spans[entry] as Span, tokens);
+      const span = spans[entry] as Span;
+      const row = firstRowOf(span, tokens);
       const known = Math.min(tokens.length, prompt.length - 1 - start);
+      if (known > 0) checkComputed(row, span);
       for (let index = 0; index < known; index++) this.#note(entry, row + index, prompt[start + index + 1] as number, 0);
     }
     for (let entry = 0; entry < entries.length; entry++) {
       const { samples, tokens, drafts } = entries[entry] as StepEntry;
       if (!samples) continue;
-      const first = firstRowOf(spans[entry] as Span, tokens) + tokens.length - 1 - drafts;
+      const span = spans[entry] as Span;
+      const first = firstRowOf(span, tokens) + tokens.length - 1 - drafts;
+      checkComputed(first, span);
       for (let draft = 0; draft <= drafts; draft++) this.#note(entry, first + draft, -1, draft);
     }
   }
@@ -174,6 +178,11 @@ function resultOf({ tokens, drafts: count, samples, generated, foresees }: StepE
 
 /** Where the row of the entry's first token lies, or would. */
 const firstRowOf = ({ row, rows }: Span, tokens: readonly number[]): number => row + rows - tokens.length;
+
+/** What is read is what `firstRead` said would be: rows before it are other rows by now. */
+function checkComputed(row: number, span: Span): void {
+  if (row < span.row) invariantBroken(`row ${row} is read of a sequence whose rows are computed from ${span.row} on`);
+}
 
 /** All rows before the one of that draft have drawn the drafts that follow them. */
 const isConfirmed = ({ token, more, drafts, error }: Result, draft: number): boolean =>

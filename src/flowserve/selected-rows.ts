@@ -10,6 +10,7 @@
  */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import { invariantBroken } from '../protocol/errors.ts';
 import type { Arithmetic, Span } from './arithmetic.ts';
 import { writeSpan } from './step-layout.ts';
 import type { Part } from './step-parts.ts';
@@ -35,6 +36,7 @@ export class SelectedRows {
   take({ row: from, ...span }: Span, position: number): void {
     const { at, layout } = this.#model;
     const to = this.rows;
+    if (from < to) invariantBroken(`row ${from} is to become row ${to}, and lies before it`);
     for (let row = 0; row < span.rows; row++) {
       if (from > to) this.#model.moveRow(from + row, to + row);
       this.#words[(at.positions >>> 2) + to + row] = position + row;
