@@ -1,7 +1,7 @@
 /**
  * A control thread that misbehaves when it is told to, by stop words of threads that nobody is: it turns its loop no more, or throws in it, or one who lives there is
- * silent, and the time that is borne runs ten times as fast. A successor's memory has no
- * such order, so it is well. While there is the file that is named to it whoever begins takes it away, and comes no further.
+ * silent, and the time that is borne runs ten times as fast. A successor's memory has no such order, so it is well. While there is the file that is named to it whoever
+ * begins takes it away, and comes no further.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { ControlPage } from '../../src/fabric/control-page.ts';
