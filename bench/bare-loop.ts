@@ -51,7 +51,6 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
-    kv_lease_ms: 1,
     kv_transfer: 'request',
     enforce_eager: false,
   });

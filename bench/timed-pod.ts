@@ -163,7 +163,6 @@ export class TimedPod {
         load_balancing: 'auto',
         long_prompt_groups: 0,
         long_prompt_tokens: 1,
-        kv_lease_ms: 1,
         kv_transfer: 'request',
         enforce_eager: false,
         has_rings: false,

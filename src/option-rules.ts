@@ -21,6 +21,7 @@ const NOT_ENABLED = 'does nothing without enable_eplb';
 const TWICE = 'says the same as expert_balancing: leave one of them out';
 
 const NO_DRAM = 'needs dram_blocks: without any nothing moves between the two';
+const NO_LINK = "needs prefix_sharing, scale_max or clock: 'virtual': else nothing is weighed by it, and blocks move as fast as the machine lets them";
 const NO_LONG_GROUPS = 'needs long_prompt_groups: without any a long prompt goes where others go';
 
 export function checkTogether(options: Options, context: z.RefinementCtx): void {
@@ -28,9 +29,15 @@ export function checkTogether(options: Options, context: z.RefinementCtx): void 
   checkClock(options, refuse);
   checkRecording(options, refuse);
   checkBalancing(options, refuse);
+  checkLink(options, refuse);
   const { dram_blocks, dram_bytes_per_s, long_prompt_groups, long_prompt_tokens } = options;
   if (dram_blocks === 0 && dram_bytes_per_s !== undefined) refuse('dram_bytes_per_s', NO_DRAM);
   if (long_prompt_groups === 0 && long_prompt_tokens !== undefined) refuse('long_prompt_tokens', NO_LONG_GROUPS);
+}
+
+function checkLink({ clock, link_bytes_per_s, prefix_sharing, scale_max, scale_min }: Options, refuse: Refuse): void {
+  if (clock === 'virtual' || link_bytes_per_s === undefined) return;
+  if (!prefix_sharing && scale_max === undefined && scale_min === undefined) refuse('link_bytes_per_s', NO_LINK);
 }
 
 function checkClock(options: Options, refuse: Refuse): void {

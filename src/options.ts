@@ -247,7 +247,10 @@ export const podOptions = z.strictObject({
    * comes by it. Needs `prefix_caching` and several groups. No token depends on it.
    */
   prefix_sharing: z.boolean().default(false),
-  /** Bytes a second that blocks move between DP groups: by this a hit there is weighed; on a virtual clock they also move so fast. Default: the machine's. */
+  /**
+   * Bytes a second that blocks move between DP groups: by this a hit there is weighed, and what a group gives back that is to stand by; on a virtual clock they also
+   * move so fast. On the live one it needs `prefix_sharing` or `scale_max`. Default: the machine's.
+   */
   link_bytes_per_s: z.number().positive().optional(),
   /** Plan each step of an NPU while the one before it runs. False, to compare with: the NPU waits for its scheduler between two steps. No token depends on it. */
   async_scheduling: z.boolean().default(true),
@@ -270,9 +273,9 @@ export const podOptions = z.strictObject({
   long_prompt_tokens: z.int().min(1).optional(),
   /**
    * How long a prefill side keeps the KV that it has computed for a decode side which does not come for it, for want of room or since it is silent; then that
-   * one computes it anew.
+   * one computes it anew. Refused where nobody lends any. Default: 10 min.
    */
-  kv_lease_ms: z.int().min(1).max(LIMITS.deadline_ms_max).default(600_000),
+  kv_lease_ms: z.int().min(1).max(LIMITS.deadline_ms_max).optional(),
   /**
    * What KV travels by from one task executor to another: the memory that they share, or TCP on this machine, a stand-in for the RoCE network between machines.
    * On a virtual clock `tcp` costs what such a network would. No token depends on it.

@@ -14,6 +14,8 @@ import type { ModelShape } from './step-layout.ts';
 
 /** Tokens from which on a prompt is very long, where nothing is said of it. */
 export const LONG_PROMPT_TOKENS = 8_192;
+/** How long KV is lent, where nothing is said of it. */
+export const KV_LEASE_MS = 600_000;
 
 const refuse = (param: keyof PlanOptions | 'npus', why: string): never => {
   throw new MinipodError('invalid_request', `${param}: ${why}`, { param });
@@ -130,16 +132,23 @@ function checkSchedule(deployment: Deployment, { topology, schedule }: PlanOptio
     );
 }
 
-function checkHandoffs({ executors }: Deployment, { topology, kv_fabric = 'memory', kv_transfer }: PlanOptions): void {
+function checkHandoffs({ executors }: Deployment, options: PlanOptions): void {
+  const { topology, kv_fabric = 'memory', kv_transfer, kv_lease_ms, prefix_sharing, scale_max, scale_min } = options;
+  const handsOver = executors.some(({ role }) => role === 'prefill');
   if (kv_fabric !== 'memory' && executors.length === 1)
     refuse(
       'kv_fabric',
       `'${kv_fabric}' joins task executors, and topology '${formatTopology(topology)}' has one; with several, such as 'pd:prefill=1,decode=1', it would be right`,
     );
-  if (kv_transfer === 'layer' && !executors.some(({ role }) => role === 'prefill'))
+  if (kv_transfer === 'layer' && !handsOver)
     refuse(
       'kv_transfer',
       `'layer' is how prefill executors hand KV over, and topology '${formatTopology(topology)}' has none; with some, such as 'pd:prefill=1,decode=1', it would be right`,
+    );
+  if (kv_lease_ms !== undefined && !handsOver && prefix_sharing !== true && scale_max === undefined && scale_min === undefined)
+    refuse(
+      'kv_lease_ms',
+      `${kv_lease_ms} is how long KV is lent, and nobody lends any: topology '${formatTopology(topology)}' has no prefill executor; with one, such as 'pd:prefill=1,decode=1', with prefix_sharing or with scale_max it would be right`,
     );
 }
 

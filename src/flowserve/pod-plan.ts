@@ -25,7 +25,7 @@ import type { OfferSource } from './distflow/registration.ts';
 import { withDraftLayers } from './drafters/draft-layers.ts';
 import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
 import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
-import { checkOptions, checkSplits, LONG_PROMPT_TOKENS } from './option-checks.ts';
+import { checkOptions, checkSplits, KV_LEASE_MS, LONG_PROMPT_TOKENS } from './option-checks.ts';
 import { RecordTable } from './record-table.ts';
 import { recordsBytes } from './request-records.ts';
 import { isPlaceOfSwitch } from './role-seats.ts';
@@ -73,7 +73,7 @@ export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment
   readonly long_prompt_groups: number;
   readonly long_prompt_tokens?: number | undefined;
   /** How long KV is lent; and whether it is lent when it is computed, or while it is. */
-  readonly kv_lease_ms: number;
+  readonly kv_lease_ms?: number | undefined;
   /** Whether experts have redundant slots, and are moved and replicated as they are asked for; missing: each stays in its one place. */
   readonly expert_balancing?: ExpertBalancing | undefined;
   /** For measurements alone: experts are asked in turn, whatever the gate chooses. Missing: they are not. */
@@ -140,6 +140,7 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
     readonly kv_fabric: KvFabric;
     readonly prefix_sharing: boolean;
     readonly long_prompt_tokens: number;
+    readonly kv_lease_ms: number;
   } & Pick<
       PlanOptions,
       | 'prefix_caching'
@@ -150,7 +151,6 @@ export type PodPlanOf<Model extends ModelShape, Layout extends StepLayout | Expe
       | 'scheduling_policy'
       | 'load_balancing'
       | 'long_prompt_groups'
-      | 'kv_lease_ms'
       | 'kv_transfer'
       | 'kv_checks'
       | 'weight_checks'
@@ -283,7 +283,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
       load_balancing: options.load_balancing,
       long_prompt_groups: options.long_prompt_groups,
       long_prompt_tokens: options.long_prompt_tokens ?? LONG_PROMPT_TOKENS,
-      kv_lease_ms: options.kv_lease_ms,
+      kv_lease_ms: options.kv_lease_ms ?? KV_LEASE_MS,
       kv_fabric,
       prefix_sharing,
       dram_bytes_per_s: options.dram_bytes_per_s,

@@ -83,7 +83,6 @@ export class KernelRecomputation implements Recompute {
       load_balancing: 'auto',
       long_prompt_groups: 0,
       long_prompt_tokens: 1,
-      kv_lease_ms: 1,
       kv_transfer: 'request',
       // What memory did in the run is in the trace, and what it does here is nobody's affair.
       kv_checks: 'off',

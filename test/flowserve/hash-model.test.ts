@@ -136,6 +136,7 @@ const makeHashPodOptions = {
   job_executors: 1,
   segment_bytes: 2 ** 30,
   memory_bytes: undefined,
+  kv_lease_ms: undefined,
 };
 
 describe('options and masked gates of the hash model', () => {

@@ -67,7 +67,6 @@ export function makeHashPod(npus: number, { model = SHAPE, ...options }: Partial
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
-    kv_lease_ms: 1,
     kv_transfer: 'request',
     enforce_eager: false,
     row_checks: 'off',

@@ -19,7 +19,7 @@ import { CONTROL_THREAD, Directory, threadsOf } from '../../src/runtime/director
 const ONE_WORKER: PlanOptions = {
   ...{ topology: colocated(1), workers: 1, spare_workers: 0, job_executors: 1, max_queued: 16, kv_blocks: 16, kv_block_size: 16, max_batch_tokens: 16 },
   ...{ max_batch_requests: 4, segment_bytes: 2 ** 32 - 65_536, memory_bytes: undefined, prefix_caching: true, async_scheduling: false },
-  ...{ scheduling_policy: 'fcfs', load_balancing: 'auto', long_prompt_groups: 0, long_prompt_tokens: 1, kv_lease_ms: 1, kv_transfer: 'request' },
+  ...{ scheduling_policy: 'fcfs', load_balancing: 'auto', long_prompt_groups: 0, long_prompt_tokens: 1, kv_transfer: 'request' },
   enforce_eager: false,
 };
 

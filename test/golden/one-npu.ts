@@ -58,7 +58,6 @@ export async function loadBareModel(folder: string, options: Partial<PlanOptions
     load_balancing: 'auto',
     long_prompt_groups: 0,
     long_prompt_tokens: 1,
-    kv_lease_ms: 1,
     kv_transfer: 'request',
     enforce_eager: false,
     ...options,

@@ -29,6 +29,16 @@ describe('a topology', () => {
       'long_prompt_groups',
     ],
     [{ npus: 2, kv_transfer: 'layer' }, /how prefill executors hand KV over, and topology 'colocated:dp=2' has none; with some, such as 'pd:/, 'kv_transfer'],
+    [
+      { npus: 2, kv_lease_ms: 600_000 },
+      /600000 is how long KV is lent, and nobody lends any: topology 'colocated:dp=2' has no prefill .+ or with scale_max it/,
+      'kv_lease_ms',
+    ],
+    [
+      { topology: 'pd:prefill=1,decode=1', link_bytes_per_s: 1e9 },
+      /needs prefix_sharing, scale_max or clock: 'virtual': else nothing is weighed by it/,
+      'link_bytes_per_s',
+    ],
     [{ topology: 'pd:prefill=1,decode=2', prefix_sharing: true }, /between DP groups in which requests begin, and .+decode=2xdp1' has one/, 'prefix_sharing'],
     [{ npus: 2, prefix_sharing: true, prefix_caching: false }, /is of what is cached, and prefix_caching is off: leave out one of the two/, 'prefix_sharing'],
     [{ dram_blocks: 8, prefix_caching: false }, /8 blocks for what is cached, and prefix_caching is off: leave out one of the two/, 'dram_blocks'],
@@ -58,6 +68,17 @@ describe('a topology', () => {
     expect(error?.message).toMatch(why);
     expect(String(error?.param)).toBe(param);
   });
+
+  it.each<PodOptions>([
+    { npus: 2, prefix_sharing: true, link_bytes_per_s: 1e9, kv_lease_ms: 1_000 },
+    { npus: 1, scale_max: { attention: 2 }, link_bytes_per_s: 1e9, kv_lease_ms: 1_000 },
+    { clock: 'virtual', topology: 'pd:prefill=1,decode=1', link_bytes_per_s: 1e9, kv_lease_ms: 1_000 },
+    { clock: 'virtual', npus: 1, link_bytes_per_s: 1e9 },
+  ])('should take how long KV is lent and how fast it moves where either decides something: %o', (options) =>
+    withPod(options, async (pod) => {
+      expect((await pod.complete([1, 86, 1461], { max_tokens: 2, ignore_eos: true })).usage.completion_tokens).toBe(2);
+    }),
+  );
 
   it.each([{ data_parallel_size: 3 }, { npus: 3, data_parallel_size: 3 }, { topology: 'colocated:dp=3,tp=2', data_parallel_size: 3 }])(
     'should have as many DP groups as vLLM’s name for them says: %o',
