@@ -11,10 +11,12 @@ process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
 const isDeno = 'Deno' in globalThis;
 
 /**
- * What has a process of its own: tests that replace or measure something of theirs, or wait for sockets to fill up. All others share two processes, which load
+ * What has a process of its own: tests that measure something of theirs, or wait for sockets to fill up. All others share two processes, which load
  * what they have in common once; a test leaves nothing behind there (test/system/pods.ts).
  */
-const APART = ['trace/full-disk', 'trace/memory', 'trace/damage', 'system/soak', 'system/crowd', 'api/serve'].map((name) => `test/${name}.test.ts`);
+const APART = ['trace/memory', 'trace/damage', 'system/soak', 'system/crowd', 'api/serve'].map((name) => `test/${name}.test.ts`);
+/** So has what replaces a module of Node's, which takes Vite's module runner. */
+const MOCKS = ['test/trace/full-disk.test.ts'];
 /** About npm and what it packs; and what starts both runtimes itself. */
 const NODE_ONLY = ['test/packaging/**/*.test.ts', 'test/deno/**/*.test.ts'];
 const left = isDeno ? ON_ONE_RUNTIME.map((path) => (path.endsWith('/') ? `${path}**` : path)) : [];
@@ -37,7 +39,7 @@ class LongFirst extends BaseSequencer {
 /** See test/bundled-threads.ts. */
 const bundled = isDeno && process.env['SOURCES'] === undefined;
 
-/** Node loads the sources as they are, without Vite. On Deno Vite puts a bundle in the place of a thread's entry, and of `apart` one replaces a module of Node's. */
+/** Node loads the sources as they are, without Vite. On Deno Vite puts a bundle in the place of a thread's entry. */
 const experimental = { viteModuleRunner: isDeno };
 
 export default defineConfig({
@@ -56,8 +58,12 @@ export default defineConfig({
     maxWorkers: 2,
     sequence: { sequencer: LongFirst },
     projects: [
-      { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)] } },
-      { extends: true, test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...APART, ...NODE_ONLY, ...left], isolate: false, experimental } },
+      { extends: true, test: { name: 'mocks', include: MOCKS } },
+      { extends: true, test: { name: 'apart', include: [...APART, ...(isDeno ? [] : NODE_ONLY)], experimental } },
+      {
+        extends: true,
+        test: { name: 'together', include: ['test/**/*.test.ts'], exclude: [...MOCKS, ...APART, ...NODE_ONLY, ...left], isolate: false, experimental },
+      },
     ],
   },
 });
