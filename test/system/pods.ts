@@ -4,7 +4,8 @@ import { leftovers } from '../../src/chaos/nothing-left.ts';
 import { type Completion, createPod, type Pod, type PodOptions } from '../../src/index.ts';
 
 const SETTLE_MS_MAX = 10_000;
-const SETTLE_STEP_MS = 5;
+/** Most have settled within a look or two; some wait for a lease of seconds, and need no look each 5 ms. */
+const SETTLE_STEPS_MS = { first: 5, later: 20 } as const;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -14,8 +15,10 @@ export const sleep = (ms: number): Promise<void> => new Promise((resolve) => set
  */
 export async function expectNothingLeft(pod: Pod, controls_lost = 0): Promise<void> {
   let stats = await pod.stats();
-  for (let waited = 0; waited < SETTLE_MS_MAX && leftovers(stats).length > 0; waited += SETTLE_STEP_MS) {
-    await sleep(SETTLE_STEP_MS);
+  for (let waited = 0; waited < SETTLE_MS_MAX && leftovers(stats).length > 0; ) {
+    const step = waited < 4 * SETTLE_STEPS_MS.later ? SETTLE_STEPS_MS.first : SETTLE_STEPS_MS.later;
+    await sleep(step);
+    waited += step;
     stats = await pod.stats();
   }
   expect(leftovers(stats)).toEqual([]);
