@@ -204,7 +204,7 @@ export const FABRIC_FLAGS = {
 } as const satisfies Flags<typeof fabricOptionsSchema>;
 
 export const SERVER_FLAGS = {
-  url: { value: 'URL', help: 'the server' },
+  url: { value: 'URL', help: 'the server; where a proxy has it under a path, with that' },
   api_key: { value: 'KEY', help: 'where the server asks for one', env: 'MINIPOD_API_KEY' },
 } as const satisfies Flags<typeof serverSchema>;
 

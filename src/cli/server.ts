@@ -23,6 +23,13 @@ function refusalIn(text: string): string | null {
   }
 }
 
+/** Behind a proxy a server may stand under a path: what is asked for goes below it. */
+function urlOf(path: string, server: string): URL {
+  const url = new URL(server);
+  url.pathname = url.pathname.replace(/\/+$/, '') + path;
+  return url;
+}
+
 /** Its answer's text. @throws `invalid_request` where it refuses what was asked, `closed` where none answers, or not with what was asked for */
 export async function askServer(
   { url, api_key }: z.output<typeof serverSchema>,
@@ -34,7 +41,7 @@ export async function askServer(
   let response: Response;
   let text: string;
   try {
-    response = await fetch(new URL(path, url), {
+    response = await fetch(urlOf(path, url), {
       headers: { ...(api_key !== undefined && { authorization: `Bearer ${api_key}` }), ...(body !== undefined && { 'content-type': 'application/json' }) },
       ...(body !== undefined && { method: 'POST', body: JSON.stringify(body) }),
       signal: AbortSignal.any([signal, AbortSignal.timeout(answer_ms_max)]),
