@@ -92,7 +92,11 @@ export class SpanExporter {
   /** While more spans are waited for: aborted, they are sent as they are. */
   #gathering: AbortController | null = null;
   #isClosed = false;
+  /** Since one was sent last. */
   #lost = 0;
+  #lost_in_all = 0;
+  /** Of them, those that an error has told of. */
+  #lost_told = 0;
   #isFailing = false;
   #isOverflowing = false;
 
@@ -105,14 +109,14 @@ export class SpanExporter {
   export(spans: readonly Span[]): void {
     for (const span of spans) {
       if (this.#queue.length < EXPORT_LIMITS.queue_max) this.#queue.push(span);
-      else this.#lost++;
+      else this.#lose(1);
     }
     // Who waits longer than for a whole batch has no room for what comes meanwhile.
     if (this.#queue.length >= EXPORT_LIMITS.batch_max) this.#gathering?.abort();
     this.#sending ??= this.#sendAll();
   }
 
-  /** Sends what waits, for two seconds at most. */
+  /** Sends what waits, for two seconds at most. Then it is known how many were lost after those that were told of, and said. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#gathering?.abort();
@@ -120,6 +124,14 @@ export class SpanExporter {
     this.#clock.sleep(CLOSE_MS, sent.signal).then(() => this.#ended.abort(new Error(`not within ${CLOSE_MS / 1_000} s`)));
     await this.#sending;
     sent.abort();
+    if (this.#lost_in_all === this.#lost_told) return;
+    this.#lost_told = this.#lost_in_all;
+    this.#onFailed(new MinipodError('internal', `${this.#lost_in_all} spans in all were not sent to ${this.#endpoint}, and are lost`), null);
+  }
+
+  #lose(spans: number): void {
+    this.#lost += spans;
+    this.#lost_in_all += spans;
   }
 
   async #sendAll(): Promise<void> {
@@ -151,10 +163,11 @@ export class SpanExporter {
       if (!response.ok) throw new Error(`it answered ${response.status}`);
       this.#hasSent();
     } catch (error) {
-      this.#lost += spans.length;
+      this.#lose(spans.length);
       // Once, until it has worked again: a collector that is down would fill the log.
       if (this.#isFailing) return;
       this.#isFailing = true;
+      this.#lost_told += this.#lost;
       const why = `${this.#lost} spans could not be sent to ${this.#endpoint}, and are lost: ${reasonOf(error)}`;
       this.#onFailed(new MinipodError('internal', why, { cause: error }), null);
     }
@@ -167,6 +180,7 @@ export class SpanExporter {
     this.#isFailing = false;
     this.#isOverflowing = lost > 0 && !wasFailing;
     if (!this.#isOverflowing || wasOverflowing) return;
+    this.#lost_told += lost;
     const why = `${lost} spans are lost: ${EXPORT_LIMITS.queue_max} waited already to be sent to ${this.#endpoint}, which takes them too slowly`;
     this.#onFailed(new MinipodError('internal', why), null);
   }

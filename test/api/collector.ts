@@ -1,9 +1,9 @@
-/** A collector of OpenTelemetry, for tests: takes what is posted to it, or refuses. */
+/** A collector of OpenTelemetry, for tests: takes what is posted to it, or refuses; `posts` counts both. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Answer } from './ask.ts';
 
-export type Collector = AsyncDisposable & { readonly url: string; readonly bodies: Answer[]; status: number };
+export type Collector = AsyncDisposable & { readonly url: string; readonly bodies: Answer[]; posts: number; status: number };
 
 export async function startCollector(): Promise<Collector> {
   const bodies: Answer[] = [];
@@ -11,12 +11,14 @@ export async function startCollector(): Promise<Collector> {
     let text = '';
     for await (const part of request) text += part;
     if (collector.status === 200 && request.headers['content-type'] === 'application/json') bodies.push(JSON.parse(text));
+    collector.posts++;
     response.writeHead(collector.status).end('{}');
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const collector: Collector = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1/traces`,
     bodies,
+    posts: 0,
     status: 200,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();

@@ -135,7 +135,10 @@ describe('spans of requests', () => {
     const exporter = new SpanExporter(url, hurried, ({ message }) => errors.push(message));
     exporter.export(spans(2 * EXPORT_LIMITS.batch_max));
     await exporter.close();
-    expect(errors).toEqual([`${EXPORT_LIMITS.batch_max} spans could not be sent to ${url}, and are lost: not within 2 s`]);
+    expect(errors).toEqual([
+      `${EXPORT_LIMITS.batch_max} spans could not be sent to ${url}, and are lost: not within 2 s`,
+      `${2 * EXPORT_LIMITS.batch_max} spans in all were not sent to ${url}, and are lost`,
+    ]);
     collector.closeAllConnections();
     collector.close();
   });
@@ -161,6 +164,25 @@ describe('spans of requests', () => {
     await exporter.close();
     expect(sizesOf(collector)).toEqual([512, 512, 512, 512]);
     expect(errors).toEqual([`7 spans are lost: 2048 waited already to be sent to ${collector.url}, which takes them too slowly`]);
+  });
+
+  it('should say at its end how many were lost in all, once, where that is more than was said', async () => {
+    const { collector, exporter, errors } = await startExporter();
+    const send = async (count: number, posts: number): Promise<void> => {
+      exporter.export(spans(count));
+      await expect.poll(() => collector.posts).toBe(posts);
+    };
+    collector.status = 503;
+    await send(EXPORT_LIMITS.batch_max, 1);
+    await send(EXPORT_LIMITS.queue_max + 7, 5);
+    collector.status = 200;
+    await send(EXPORT_LIMITS.batch_max, 6);
+    await exporter.close();
+    await exporter.close();
+    expect(errors).toEqual([
+      `512 spans could not be sent to ${collector.url}, and are lost: it answered 503`,
+      `${512 + EXPORT_LIMITS.queue_max + 7} spans in all were not sent to ${collector.url}, and are lost`,
+    ]);
   });
 
   it('should say why a collector cannot be reached', async () => {
