@@ -53,6 +53,7 @@ export class LiveGeneration implements Generation {
   degraded = false;
   readonly #times: Writable<RequestTimes>;
   readonly #choices: Writable<ChoiceTimes>[];
+  #onTokens: Parameters<Generation['onTokens']>[0] | null = null;
 
   constructor({ id, seed, choices, wantsPromptLogprobs }: GenerationTerms, ports: GenerationPorts) {
     this.id = id;
@@ -81,6 +82,10 @@ export class LiveGeneration implements Generation {
 
   choices(): readonly ChoiceTimes[] {
     return this.#choices;
+  }
+
+  onTokens(listener: Parameters<Generation['onTokens']>[0]): void {
+    this.#onTokens = listener;
   }
 
   /** The pod has its prompt as ids. */
@@ -126,6 +131,7 @@ export class LiveGeneration implements Generation {
     if (record.degraded) this.degraded = true;
     if (record.drafted < 0) this.#accepted++;
     else this.#drafted += record.drafted;
+    if (record.token_ids.length > 0) this.#onTokens?.(record.choice, record.token_ids.length, now_ms);
     this.#unread.push(record);
     this.#wakeUp();
   }

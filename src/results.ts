@@ -104,6 +104,8 @@ export type Generation = AsyncIterable<Chunk> & {
   times(): RequestTimes;
   /** Where its choices were computed, and when, so far. */
   choices(): readonly ChoiceTimes[];
+  /** `listener` is called when tokens of a choice come, whether anybody reads them or not; by the clock of times(). One that is given later takes its place. */
+  onTokens(listener: (choice: number, tokens: number, now_ms: number) => void): void;
   /** A chunk of it was computed without all experts. */
   readonly degraded: boolean;
 };
@@ -380,10 +382,7 @@ export type PodStats = {
   readonly unexpected_messages: readonly string[];
 };
 
-/**
- * Where a choice was computed, and when: milliseconds since the pod's start, as its caller saw it; null where it did not get so far. DP groups are numbered
- * through the pod, as `engine` in /metrics.
- */
+/** Where a choice was computed, and when, as its caller saw it: milliseconds since the pod's start; null: it did not get so far. Groups are numbered as `engine` in /metrics. */
 export type ChoiceTimes = {
   readonly choice: number;
   /** The DP group that its first token came from: the one that computed its prompt. */

@@ -7,6 +7,7 @@ import { MinipodError } from '../protocol/errors.ts';
 import type { Prompt } from '../protocol/prompt.ts';
 import type { ChoiceTimes, Chunk, Generation, PromptInfo, Usage } from '../results.ts';
 import type { Lease } from './admission.ts';
+import type { Observer } from './metrics.ts';
 import type { Call, Service } from './service.ts';
 import type { SpanObserver, TracedCall } from './traces.ts';
 import { sumOfDrafts } from './usage.ts';
@@ -28,6 +29,7 @@ export type Generations = {
 
 export function startGenerations(service: Service, lease: Lease, prompts: readonly Prompt[], options: GenerateOptions, call: Call & TracedCall): Generations {
   const generations: Generation[] = [];
+  const observers: Observer[] = [];
   const spans: (SpanObserver | null)[] = [];
   try {
     for (const prompt of prompts) {
@@ -35,6 +37,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
       // Who needs the prompt awaits it again; unasked for, its failure is the iteration's as well.
       generation.prompt.catch(() => {});
       generations.push(generation);
+      observers.push(service.metrics.observe(generation, options));
       spans.push(service.traces?.observe(generation, options, call) ?? null);
     }
   } catch (error) {
@@ -42,7 +45,7 @@ export function startGenerations(service: Service, lease: Lease, prompts: readon
     throw error;
   }
   return {
-    pieces: merge(service, lease, generations, spans, options),
+    pieces: merge(lease, generations, observers, spans, options),
     prompt: (index) => generations[index]?.prompt ?? Promise.reject(new RangeError(`prompt ${index} of ${generations.length}`)),
     choices: () => generations.flatMap((generation) => generation.choices()),
     degraded: () => (generations.some(({ degraded }) => degraded) ? { degraded: true } : {}),
@@ -62,9 +65,9 @@ type Arrival = { readonly prompt: number; readonly result: IteratorResult<Chunk>
 
 /** Chunks in the order in which they arrive. At most one is asked of each generation ahead of the reader; the first failure ends them all. */
 async function* merge(
-  service: Service,
   lease: Lease,
   generations: readonly Generation[],
+  observers: readonly Observer[],
   spans: (SpanObserver | null)[],
   options: GenerateOptions,
 ): AsyncGenerator<Piece> {
@@ -72,7 +75,6 @@ async function* merge(
   const n = options.n ?? 1;
   let open = generations.length;
   const iterators = generations.map((generation) => generation[Symbol.asyncIterator]());
-  const observers = generations.map((generation) => service.metrics.observe(generation, options));
   const arrivals: Arrival[] = [];
   const endSpan = (prompt: number, error: unknown): void => {
     spans[prompt]?.end(error);
@@ -114,7 +116,6 @@ async function* merge(
         open--;
         continue;
       }
-      observers[prompt]?.chunk(result.value, service.clock.now_ms());
       yield { prompt, choice: prompt * n + result.value.choice, chunk: result.value };
       ask(prompt);
     }

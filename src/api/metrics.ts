@@ -6,7 +6,7 @@
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options.ts';
-import type { Chunk, DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
+import type { DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
 import { balancingMetrics } from './balancing-metrics.ts';
 import { controlMetrics } from './control-metrics.ts';
 import { distflowMetrics } from './distflow-metrics.ts';
@@ -32,13 +32,14 @@ function tokenBuckets(contextLength: number): number[] {
 /** The pod's words for how a request ended → vLLM's. Words of neither are passed on as they are. */
 const FINISHED_REASONS: Readonly<Record<string, string>> = { stop: 'stop', length: 'length', cancelled: 'abort', failed: 'error' };
 
-/** Follows one generation and enters it when it has finished. */
-export type Observer = { chunk(chunk: Chunk, now_ms: number): void; finish(): void };
+/** Follows one generation, by when its tokens come, whenever they are read, and enters it when it has finished. */
+export type Observer = { finish(): void };
 
 /** What is told of experts, and in which detail; `onTooMany`: those by expert would be so many series, and are left out. */
 export type LookedAtExperts = { readonly experts: PodExperts; readonly detail: ExpertMetrics; readonly onTooMany: (series: number) => void };
 
 export type Metrics = {
+  /** Called as the generation begins. */
   observe(generation: Generation, options: GenerateOptions): Observer;
   /** Prometheus' text format. `experts`: null where they are not told of. */
   render(stats: PodStats, experts?: LookedAtExperts | null): Promise<string>;
@@ -88,7 +89,11 @@ export function createMetrics(model_name: string, context_length: number): Metri
 
   const tokens = tokenBuckets(context_length);
   const ttft = histogram('time_to_first_token_seconds', 'From a request received to its first token.', TTFT_BUCKETS);
-  const itl = histogram('inter_token_latency_seconds', 'Between one token and the next, as the API gets them.', TPOT_BUCKETS);
+  const itl = histogram(
+    'inter_token_latency_seconds',
+    'Between one token and the next, as they come to the API, whenever its client reads them.',
+    TPOT_BUCKETS,
+  );
   const tpotOldName = histogram('time_per_output_token_seconds', 'The older name of inter_token_latency_seconds.', TPOT_BUCKETS);
   const tpot = histogram('request_time_per_output_token_seconds', 'Mean time per token after the first, of each request.', TPOT_BUCKETS);
   const e2e = histogram('e2e_request_latency_seconds', 'From a request received to its end.', PHASE_BUCKETS);
@@ -124,20 +129,19 @@ export function createMetrics(model_name: string, context_length: number): Metri
       const { received, first_token } = generation.times();
       if (first_token !== null) ttft.observe(engineOf(generation.choices()[choice]?.prefill_group), (first_token - received) / 1000);
     };
+    generation.onTokens((choice, count, now_ms) => {
+      if (arrived.size === 0) begins(choice);
+      const before = arrived.get(choice);
+      arrived.set(choice, { at_ms: now_ms, tokens: (before?.tokens ?? 0) + count });
+      if (before === undefined) return;
+      const seconds = (now_ms - before.at_ms) / 1000 / count;
+      const engine = engineOf(generation.choices()[choice]?.decode_group);
+      for (let i = 0; i < count; i++) {
+        itl.observe(engine, seconds);
+        tpotOldName.observe(engine, seconds);
+      }
+    });
     return {
-      chunk({ choice, token_ids }, now_ms) {
-        if (token_ids.length === 0) return;
-        if (arrived.size === 0) begins(choice);
-        const before = arrived.get(choice);
-        arrived.set(choice, { at_ms: now_ms, tokens: (before?.tokens ?? 0) + token_ids.length });
-        if (before === undefined) return;
-        const seconds = (now_ms - before.at_ms) / 1000 / token_ids.length;
-        const engine = engineOf(generation.choices()[choice]?.decode_group);
-        for (let i = 0; i < token_ids.length; i++) {
-          itl.observe(engine, seconds);
-          tpotOldName.observe(engine, seconds);
-        }
-      },
       finish() {
         const { received, scheduled, first_token, finished } = generation.times();
         const { prompt_tokens, cached_tokens } = generation.usage();

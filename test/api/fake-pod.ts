@@ -202,6 +202,7 @@ class FakeGeneration implements Generation {
   readonly #times: { -readonly [K in keyof RequestTimes]: RequestTimes[K] };
   readonly #choices: { -readonly [K in keyof ChoiceTimes]: ChoiceTimes[K] }[];
   #completionTokens = 0;
+  #onTokens: Parameters<Generation['onTokens']>[0] = () => {};
 
   constructor(pod: FakePod, ids: readonly number[], options: ResolvedGenerateOptions & { max_tokens: number }, signal: AbortSignal | undefined) {
     this.#pod = pod;
@@ -238,7 +239,11 @@ class FakeGeneration implements Generation {
     return this.#choices;
   }
 
-  #note({ choice: index, finish_reason }: Chunk): void {
+  onTokens(listener: Parameters<Generation['onTokens']>[0]): void {
+    this.#onTokens = listener;
+  }
+
+  #note({ choice: index, token_ids, finish_reason }: Chunk): void {
     const choice = this.#choices[index];
     if (choice === undefined) return;
     const now = performance.now();
@@ -247,6 +252,7 @@ class FakeGeneration implements Generation {
     choice.decode_group = choice.moved === null ? 0 : 1;
     choice.first_token ??= now;
     if (finish_reason !== null) choice.finished = now;
+    if (token_ids.length > 0) this.#onTokens(index, token_ids.length, now);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Chunk> {
