@@ -31,6 +31,9 @@ export type LiveOptions = {
   readonly workers?: number | undefined;
   /** What the pod does where a worker is lost. */
   readonly recovery?: Recovery | undefined;
+  /** What KV travels by between its task executors, and in how many pieces: as of any pod. */
+  readonly kv_fabric?: PodOptions['kv_fabric'];
+  readonly kv_transfer?: PodOptions['kv_transfer'];
   /** In turn; `all`: that can strike this pod. Missing: those that end a worker's thread (WORKER_KINDS). */
   readonly kinds?: readonly LiveKind[] | 'all' | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -77,6 +80,8 @@ export async function runLive({
   topology,
   workers,
   recovery,
+  kv_fabric,
+  kv_transfer,
   kinds: asked_kinds = WORKER_KINDS,
   signal,
   onProgress,
@@ -91,6 +96,8 @@ export async function runLive({
   const options: PodOptions = {
     ...{ topology, workers: places.workers, spare_workers },
     ...(recovery !== undefined && { recovery }),
+    ...(kv_fabric !== undefined && { kv_fabric }),
+    ...(kv_transfer !== undefined && { kv_transfer }),
     ...(kinds.some((kind) => ON_WEIGHTS.includes(kind)) && { weight_checks: 'each-step' }),
   };
   using _quiet = withoutWarnings();

@@ -1,9 +1,11 @@
 /** `minipod chaos live`. @module */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { chaos, LIVE_KIND_TEXTS, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts, WORKER_KINDS } from '../chaos/index.ts';
+import { type PodOptions, podOptionsSchema } from '../options.ts';
 import { RECOVERIES, type Recovery } from '../protocol/recovery.ts';
 import { EXIT_CODES } from './chaos-scope.ts';
 import { type Column, NONE, table } from './columns.ts';
+import { addFlags, givenFlags, POD_FLAGS } from './flags.ts';
 import { Interrupt } from './interrupt.ts';
 import { print, printJson } from './output.ts';
 import { Progress } from './progress.ts';
@@ -31,12 +33,15 @@ function seed(text: string): number {
   return Number(text);
 }
 
+/** As on serve. */
+const KV_FLAGS = { kv_fabric: POD_FLAGS.kv_fabric, kv_transfer: POD_FLAGS.kv_transfer };
+
 const KIND_WIDTH = Math.max(...LIVE_KINDS.map(({ length }) => length)) + 2;
 
 export function addLiveCommand(command: Command, setExitCode: (code: number) => void): void {
   const summary = 'Breaks threads, memory and rings of a live pod under load, and checks every token.';
-  command
-    .command('live')
+  const liveCommand = command.command('live');
+  liveCommand
     .summary(summary)
     .description(summary)
     .addOption(new Option('--strikes <N>', 'how often a thread is struck, once in two seconds where one is lost').argParser(positive).default(20))
@@ -50,17 +55,22 @@ export function addLiveCommand(command: Command, setExitCode: (code: number) => 
         `what strikes, in turn: some of those below, or all that the pod has something for (default: ${WORKER_KINDS.join(',')})`,
       ).argParser(kinds),
     )
+    .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, verdict, violations}');
+  addFlags(liveCommand, 'KV:', KV_FLAGS, podOptionsSchema.shape);
+  liveCommand
     .addHelpText(
       'after',
       `\nKinds, of the worker that is struck:\n${LIVE_KINDS.map((kind) => `  ${kind.padEnd(KIND_WIDTH)}${LIVE_KIND_TEXTS[kind]}`).join('\n')}`,
     )
-    .option('--json', 'print one JSON object: {strikes, calls, tokens, losses, verdict, violations}')
-    .action(async (flags: LiveFlags) => setExitCode(await live(flags)));
+    .action(async (flags: LiveFlags) => setExitCode(await live(flags, givenFlags(liveCommand, KV_FLAGS))));
 }
 
-async function live({ json, ...options }: LiveFlags): Promise<number> {
+type KvOptions = Pick<PodOptions, 'kv_fabric' | 'kv_transfer'>;
+
+async function live({ json, seed, strikes, topology, workers, recovery, kinds }: LiveFlags, kv: KvOptions): Promise<number> {
   using interrupt = new Interrupt();
-  using progress = new Progress(`strikes ${options.strikes}`);
+  using progress = new Progress(`strikes ${strikes}`);
+  const options = { seed, strikes, topology, workers, recovery, kinds, ...kv };
   const report = await chaos.live({ ...options, signal: interrupt.signal, onProgress: (done, total) => progress.show(done / total) });
   progress.end();
   if (json) await printJson(report);

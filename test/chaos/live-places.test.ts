@@ -31,6 +31,14 @@ it('refuses a kind that can strike nothing, and says which and why', async () =>
   ]);
 });
 
+it.each([
+  ['--kv-fabric', 'tcp'],
+  ['--kv-transfer', 'layer'],
+])('has its pod hand KV over by %s %s, which refuses that where nobody does', async (flag, value) => {
+  const { code, stderr } = await minipod(['chaos', 'live', '--strikes', '1', flag, value]);
+  expect([code, stderr]).toEqual([2, expect.stringMatching(new RegExp(`'${value}' .*topology 'colocated:dp=2' has (one|none)`))]);
+});
+
 it('has two workers where nothing is said of them, or one for one NPU, and refuses more than there are NPUs', async () => {
   expect(['colocated:dp=2', 'colocated:dp=1'].map((topology) => new LivePlaces(topology).workers)).toEqual([2, 1]);
   const { code, stdout, stderr } = await minipod(['chaos', 'live', '--workers', '5', '--strikes', '1']);
