@@ -3,8 +3,10 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { createMetrics } from '../src/api/metrics.ts';
 import { createProgram } from '../src/cli/program.ts';
 import { generateOptionsSchema, podOptionsSchema } from '../src/options.ts';
+import { FakePod } from './api/fake-pod.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).flatMap((name) => (name.endsWith('.md') ? [join('docs', name)] : []))];
@@ -45,6 +47,20 @@ describe('the pages', () => {
     const found = new Set(['README.md']);
     for (const page of found) for (const { target } of linksOf(page)) if (target.endsWith('.md')) found.add(target);
     expect(PAGES.filter((page) => !found.has(page))).toEqual([]);
+  });
+
+  it('should name each metric of minipod’s own', async () => {
+    const pod = new FakePod();
+    const looked = { experts: await pod.experts(), detail: 'expert', onTooMany: () => {} } as const;
+    const rendered = await createMetrics('fake', 512).render(await pod.stats(), looked);
+    const metrics = [...rendered.matchAll(/^# TYPE minipod:(\S+)/gm)].map(([, name = '']) => name);
+    // In tables, an ellipsis for what a name shares with its neighbours.
+    const cells = [...read('docs/operating.md').matchAll(/^\| (`.*?) +\|/gm)].map(([, cell = '']) => cell);
+    const named = cells.flatMap((cell) =>
+      [...cell.matchAll(/`(?:minipod:)?([a-z_…]+)[^`]*`/g)].map(([, name = '']) => RegExp(`^${name.replaceAll('…', '.+')}$`)),
+    );
+    expect(metrics.length).toBeGreaterThan(50);
+    expect(metrics.filter((metric) => !named.some((name) => name.test(metric)))).toEqual([]);
   });
 
   it('should draw messages that there are, and say them by these names', () => {
