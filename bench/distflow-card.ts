@@ -17,7 +17,7 @@ export type CardData = { readonly start: Start; readonly line: { readonly queue:
 if (parentPort !== null) {
   const { start, line } = workerData as CardData;
   const space = new AddressSpace(start.memories, start.plan.regions);
-  const server = new CardServer(space, '', KEY);
+  const server = new CardServer(space, '', KEY, 1);
   const client = new CardClient(space, nodeNet);
   const wake = (): void => void space.control.ring(PULLING_THREAD);
   if (line !== null)

@@ -23,7 +23,7 @@ export type NetworkCardData = {
 const { memories, regions, thread, lines, numerics } = workerData as NetworkCardData;
 const space = new AddressSpace(memories, regions);
 const key = networkKey(systemRandom);
-const server = new CardServer(space, numerics, key);
+const server = new CardServer(space, numerics, key, lines.length);
 const client = new CardClient(space, nodeNet);
 const port = await server.listen(nodeNet);
 for (const { queue, ...line } of lines)

@@ -1,10 +1,13 @@
-/** A card waits for nobody for ever: not for one that does not say who it is, nor for one that was refused and does not hang up. */
+/** A card waits for nobody for ever, and not for many at once: not for one that does not say who it is, nor for one that was refused and does not hang up. */
 import { expect, it } from 'vitest';
-import { CardServer, PEER_DEADLINE_MS } from '../../../src/flowserve/distflow/network/card-server.ts';
+import { CardServer, PEER_DEADLINE_MS, STRANGERS_MAX } from '../../../src/flowserve/distflow/network/card-server.ts';
 import { bytesOf, HELLO_WORDS, numericsBytes } from '../../../src/flowserve/distflow/network/frames.ts';
 import type { Stream } from '../../../src/flowserve/distflow/network/stream.ts';
 import { KEY } from './network-rig.ts';
 import { Rig } from './rig.ts';
+
+/** That lead to the card. */
+const LINES = 3;
 
 class FakeStream implements Stream {
   isDestroyed = false;
@@ -34,7 +37,7 @@ async function served() {
       return () => void due.delete(act);
     },
   };
-  const server = new CardServer(new Rig().memory.space, '', KEY, timers);
+  const server = new CardServer(new Rig().memory.space, '', KEY, LINES, timers);
   let accept = (_: Stream): void => {};
   await server.listen({
     listen: async (port, accepted) => {
@@ -43,12 +46,16 @@ async function served() {
     },
     connect: () => Promise.reject(new Error('nobody listens')),
   });
-  const stream = new FakeStream();
-  accept(stream);
+  const connect = (): FakeStream => {
+    const stream = new FakeStream();
+    accept(stream);
+    return stream;
+  };
+  const stream = connect();
   const pass = (): void => {
     for (const act of [...due.keys()]) act();
   };
-  return { stream, due, pass };
+  return { server, stream, due, pass, connect };
 }
 
 const hello = (numerics: string, key = KEY): Uint8Array => {
@@ -87,4 +94,18 @@ it('who is let in has no deadline of that kind', async () => {
   const { stream, due } = await served();
   stream.receive(hello(''));
   expect([stream.isDestroyed, due.size]).toEqual([false, 0]);
+});
+
+it('of those who do not say who they are it holds so many, and the next is hung up on at once', async () => {
+  const { server, stream: first, due, connect } = await served();
+  const others = Array.from({ length: LINES + STRANGERS_MAX - 1 }, connect);
+  const refused = connect();
+  expect([refused.isDestroyed, server.counters.refused, server.links().length, due.size]).toEqual([true, 1, LINES + STRANGERS_MAX, LINES + STRANGERS_MAX]);
+  expect([first, ...others].some(({ isDestroyed }) => isDestroyed)).toBe(false);
+
+  // Who says it, and who goes, makes room for one each.
+  first.receive(hello(''));
+  others[0]?.destroy();
+  expect([connect(), connect(), connect()].map(({ isDestroyed }) => isDestroyed)).toEqual([false, false, true]);
+  expect(first.isDestroyed).toBe(false);
 });

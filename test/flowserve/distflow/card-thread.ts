@@ -16,7 +16,7 @@ export type CardData = { readonly sharing: Sharing; readonly line: { readonly qu
 if (parentPort !== null) {
   const { sharing, line } = workerData as CardData;
   const { space } = openMemory(sharing);
-  const server = new CardServer(space, '', KEY);
+  const server = new CardServer(space, '', KEY, 1);
   const client = new CardClient(space, nodeNet);
   const wake = (): void => void space.control.ring(PULLING_THREAD);
   if (line !== null)

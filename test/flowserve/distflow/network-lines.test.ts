@@ -18,7 +18,7 @@ const PULLING_THREAD = 1;
 /** A card whose client and server are one, as in a pod, and a word of NPU 0 that is swapped by it. */
 class Line {
   readonly rig = new Rig();
-  readonly server = new CardServer(this.rig.memory.space, '', KEY);
+  readonly server = new CardServer(this.rig.memory.space, '', KEY, 1);
   readonly client = new CardClient(this.rig.memory.space, nodeNet);
   readonly queue = new QueuePair();
   readonly address = this.rig.place(0).kv.address;

@@ -36,7 +36,7 @@ export class TwoMachines {
 
   static async open(sizes = SMALL, port?: number): Promise<TwoMachines> {
     const source = new Rig(sizes);
-    const server = new CardServer(source.memory.space, '', KEY);
+    const server = new CardServer(source.memory.space, '', KEY, 1);
     const listening = await server.listen(nodeNet);
     return new TwoMachines(port ?? listening, server, source, sizes);
   }

@@ -34,18 +34,28 @@ type Link = { readonly stream: Stream; source: number; target: number; puller: n
 /** What a card of ours does at once: to say who it is, and to hang up where it was refused. */
 export const PEER_DEADLINE_MS = 5_000;
 
+/** Connections beyond those of our own lines that may be open before they have said who they are: each costs a socket, whoever it is. */
+export const STRANGERS_MAX = 64;
+
 export class CardServer {
   readonly counters = { requests: 0, bytes: 0, faults: 0, refused: 0 };
   readonly #space: AddressSpace;
   readonly #links = new Set<Link>();
+  /** Of them those that have yet to say who they are. */
+  readonly #strangers = new Set<Link>();
+  readonly #strangers_max: number;
   readonly #numerics: Uint8Array;
   readonly #key: NetworkKey;
   readonly #timers: Timers;
   #listening: Listening | null = null;
 
-  /** `numerics`: by which the KV in this memory came about: who has others reads nothing here, nor does who does not know `key`. */
-  constructor(space: AddressSpace, numerics: string, key: NetworkKey, timers: Timers = eventLoopTimers) {
+  /**
+   * `numerics`: by which the KV in this memory came about: who has others reads nothing here, nor does who does not know `key`. `lines`: that lead here, which
+   * may all be opened in one turn of the event loop, before any is heard.
+   */
+  constructor(space: AddressSpace, numerics: string, key: NetworkKey, lines: number, timers: Timers = eventLoopTimers) {
     this.#space = space;
+    this.#strangers_max = lines + STRANGERS_MAX;
     this.#key = key;
     this.#timers = timers;
     this.#numerics = numericsBytes(numerics);
@@ -74,16 +84,22 @@ export class CardServer {
   }
 
   #accept(stream: Stream): void {
+    if (this.#strangers.size >= this.#strangers_max) {
+      this.#refuse(stream);
+      return;
+    }
     const link: Link = { stream, source: -1, target: -1, puller: -1, isRefused: false };
     const requests = new Requests(this.#space, stream, this.counters);
     const hello = new WordsIn(HELLO_WORDS);
     const theirs = new WordsIn(NUMERICS_WORDS_MAX);
     let isKnown = false;
     this.#links.add(link);
+    this.#strangers.add(link);
     let cancel = this.#timers.after(PEER_DEADLINE_MS, () => this.#refuse(stream));
     stream.onClose(() => {
       cancel();
       this.#links.delete(link);
+      this.#strangers.delete(link);
     });
     stream.onData((bytes) => {
       let at = 0;
@@ -98,6 +114,7 @@ export class CardServer {
         at += theirs.take(bytes, at, length);
         if (!theirs.isFull(length)) return;
         isKnown = true;
+        this.#strangers.delete(link);
         cancel();
         [link.source, link.target, link.puller] = hello.words.subarray(HELLO.source) as unknown as [number, number, number];
         this.#replaceBy(link);
