@@ -1,21 +1,20 @@
 /** Which task executors can compute nothing for now, since experts are lost for good; which do without; and which NPUs are gone. @module */
-import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import { address } from '../protocol/address.ts';
 import type { Cast } from '../runtime/cast.ts';
+import { placementOf } from './task-placement.ts';
 
 export type LostExperts = { readonly task_executor: number; readonly reason: string };
 
 export type MaskedExperts = { readonly task_executor: number; readonly npus: readonly number[] };
-type Actors = Pick<Cast, 'contextOf'>;
-const placementOf = (cast: Actors, executor: number): TaskPlacement =>
-  (cast.contextOf(address('task-executor', executor)) as { placement: TaskPlacement }).placement;
 
 export const expertLosses = (
-  cast: Actors,
+  cast: Pick<Cast, 'contextOf'>,
   { hosting }: AnyPodPlan,
 ): { readonly experts_lost: readonly LostExperts[]; readonly experts_masked: readonly MaskedExperts[]; readonly npus_gone: readonly number[] } => {
-  const executors = hosting.deployment.executors.map(({ id }) => ({ task_executor: id, placement: placementOf(cast, id) }));
+  const executors = hosting.deployment.executors.flatMap(({ id }) => {
+    const placed = placementOf(cast, id);
+    return placed === null ? [] : [{ task_executor: id, placement: placed.placement }];
+  });
   return {
     experts_lost: executors.flatMap(({ task_executor, placement: { expertsLost: error } }) =>
       error === null ? [] : [{ task_executor, reason: error.message }],
