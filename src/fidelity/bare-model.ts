@@ -58,7 +58,7 @@ export class BareModel {
     const plan = planPod(checkpoint, options);
     const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
     const module = await loadKernelModule();
-    await loadWeights(checkpoint, plan, space, module, async () => {});
+    await loadWeights(checkpoint, plan, space, module, { onProgress: async () => {} });
     const [layout] = plan.layouts;
     const [memory] = space.memories;
     assert(layout?.kind === 'attention' && memory !== undefined && space.memories.length === 1, 'one NPU lies in one segment');

@@ -27,10 +27,13 @@ export const setRunning = (beginning: Int32Array): void => say(beginning, RUNS);
 export const setLoaded = (beginning: Int32Array, { loaded_bytes, total_bytes }: ProgressReport): void =>
   say(beginning, RUNS + Math.floor((loaded_bytes / total_bytes) * (LOADED - RUNS)));
 
+/** What it has said holds, and it goes on. */
+export const setAlive = (beginning: Int32Array): void => void Atomics.add(beginning, WORD.signs, 1);
+
 /** Whoever reads in between takes what it says for said, and its sign for yet to come: the next look sees it. */
 function say(beginning: Int32Array, at: number): void {
   Atomics.store(beginning, WORD.at, at);
-  Atomics.add(beginning, WORD.signs, 1);
+  setAlive(beginning);
 }
 
 /** What its caller's thread sees of it. */

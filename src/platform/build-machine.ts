@@ -44,7 +44,7 @@ async function realMachine(checkpoint: Checkpoint, options: PlanOptions, onProgr
   const module = await loadKernelModule();
   const plan = planPod(checkpoint, options);
   const space = new AddressSpace(allocateSegments(plan.memory), plan.memory.regions);
-  await loadWeights(checkpoint, plan, space, module, onProgress);
+  await loadWeights(checkpoint, plan, space, module, { onProgress });
   const kernels = space.memories.map((memory) => instantiateKernels(module, memory));
   const arithmeticOf = (npu: number): NpusOptions['arithmetics'][number] => {
     const layout = plan.layouts[npu] as PodPlan['layouts'][number];

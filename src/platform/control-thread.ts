@@ -8,7 +8,7 @@ import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
 import type { ScaleReport } from '../results.ts';
-import { setLoaded, setRunning } from './beginning.ts';
+import { setAlive, setLoaded, setRunning } from './beginning.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';
 import type { ProgressReport } from './weights.ts';
@@ -40,9 +40,14 @@ const remote = {
       if (beginning !== undefined) setRunning(beginning);
       control = await Control.create(
         worker_entry === undefined ? options : { ...options, worker_entry: new URL(worker_entry) },
-        async (report) => {
-          if (beginning !== undefined) setLoaded(beginning, report);
-          await onProgress?.(report);
+        {
+          onProgress: async (report) => {
+            if (beginning !== undefined) setLoaded(beginning, report);
+            await onProgress?.(report);
+          },
+          onRepeat: () => {
+            if (beginning !== undefined) setAlive(beginning);
+          },
         },
         onInspected,
       );

@@ -44,7 +44,7 @@ import { NetworkCardKeeper } from './network-card.ts';
 import { PodFigures } from './pod-figures.ts';
 import { Recordings } from './recording.ts';
 import { ScaleRequests } from './scale-requests.ts';
-import { furnishDies, loadWeights, type ProgressReport } from './weights.ts';
+import { furnishDies, type LoadWatch, loadWeights } from './weights.ts';
 import { goneError } from './worker-errors.ts';
 import { WorkerReports } from './worker-reports.ts';
 import { CALLER_PEER, Workers } from './workers.ts';
@@ -90,7 +90,7 @@ export class Control {
   #isReady = false;
   #hasFailed = false;
 
-  static async create(options: ControlOptions, onProgress: (report: ProgressReport) => Promise<void>, onInspected: OnInspected = () => {}): Promise<Control> {
+  static async create(options: ControlOptions, watch: LoadWatch, onInspected: OnInspected = () => {}): Promise<Control> {
     const [module, tokenizer] = await Promise.all([loadKernelModule(), loadTokenizer(options.folder)]);
     using checkpoint = openCheckpoint(options.folder);
     const vocabulary = packVocabulary(tokenizer);
@@ -99,7 +99,7 @@ export class Control {
     const memories = segmentsFor(plan.memory, options.memories);
     const space = new AddressSpace(memories, plan.memory.regions);
     space.bytesAt(space.region('pod', 'vocabulary').base, vocabulary.length).set(vocabulary);
-    await loadWeights(checkpoint, plan, space, module, onProgress);
+    await loadWeights(checkpoint, plan, space, module, watch);
     const recordings = await Recordings.start(options, { checkpoint, plan }, onInspected);
     const control = new Control(options, plan, memories, space, tokenizer, module, parametersOf(checkpoint), recordings);
     try {

@@ -17,6 +17,9 @@ import { executorOfNpu } from '../protocol/topology.ts';
 
 export type ProgressReport = { readonly loaded_bytes: number; readonly total_bytes: number; readonly tensor: string };
 
+/** `onRepeat`: what was read already is read for one more NPU, which adds nothing to progress and is a sign of life. */
+export type LoadWatch = { readonly onProgress: (report: ProgressReport) => Promise<void>; readonly onRepeat?: () => void };
+
 /** Progress crosses a thread at about this many points: a callback costs about 85 µs. */
 const PROGRESS_STEPS = 40;
 
@@ -64,13 +67,17 @@ export async function loadWeights(
   plan: PodPlan,
   space: AddressSpace,
   module: WebAssembly.Module,
-  onProgress: (report: ProgressReport) => Promise<void>,
+  { onProgress, onRepeat }: LoadWatch,
 ): Promise<void> {
   const loader = weightLoader(checkpoint, space, module);
   const total_bytes = checkpoint.parts.reduce((sum, part) => sum + (isLoaded(plan.config, part) ? part.tensor.bytes : 0), 0);
   let loaded_bytes = 0;
   let reported = 0;
   for (const { tensor, bytes } of loader.load(plan.layouts, firstMapOf(plan), (npu) => holdsWeights(plan.hosting, npu))) {
+    if (bytes === 0) {
+      onRepeat?.();
+      continue;
+    }
     loaded_bytes += bytes;
     if (loaded_bytes - reported < total_bytes / PROGRESS_STEPS && loaded_bytes < total_bytes) continue;
     reported = loaded_bytes;

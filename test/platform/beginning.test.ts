@@ -1,6 +1,6 @@
 /** A control thread that begins and comes no further is found by its caller's thread; one that is slow is not. */
 import { expect, it } from 'vitest';
-import { BEGINNING_MS_MAX, BeginningWatch, makeBeginning, setLoaded, setRunning } from '../../src/platform/beginning.ts';
+import { BEGINNING_MS_MAX, BeginningWatch, makeBeginning, setAlive, setLoaded, setRunning } from '../../src/platform/beginning.ts';
 
 const LOOK_MS = 250;
 
@@ -33,8 +33,9 @@ it('one that comes further has as long again', () => {
 it('one that reads the same weights for one NPU after the other', () => {
   const beginning = makeBeginning();
   const watch = new BeginningWatch(beginning);
+  setLoaded(beginning, { loaded_bytes: 5, total_bytes: 5, tensor: 'x' });
   for (let npu = 0; npu < 3; npu++) {
-    setLoaded(beginning, { loaded_bytes: 5, total_bytes: 5, tensor: 'x' });
+    setAlive(beginning);
     watchFor(watch, npu * (BEGINNING_MS_MAX + LOOK_MS), BEGINNING_MS_MAX);
   }
 });

@@ -76,7 +76,7 @@ describe('a recorded run', () => {
     const origin_ms = performance.timeOrigin + performance.now();
     const control = await Control.create(
       { ...numbers, topology: colocated(1), job_executors: 1, kv_blocks, memory_bytes, folder: resolveModel(model), origin_ms },
-      async () => {},
+      { onProgress: async () => {} },
     );
     const remote = { close: async () => ({ value: await control.close() }), [releaseProxy]: () => {} };
     const thread = { terminate: () => new Promise(() => {}) };

@@ -73,7 +73,7 @@ export async function openRig(options: PodOptions, { lost_at_start, ...misbehavi
       ...SHIPPED,
       ...misbehaving,
     },
-    async () => {},
+    { onProgress: async () => {} },
     (ring) => inspection?.add(ring),
   );
   if (lost_at_start !== undefined) control.giveUp(lost_at_start, 'the test wants it so');
