@@ -6,7 +6,7 @@
 
 import { Arena } from '../fabric/arena.ts';
 import type { ModelConfig } from '../model/config.ts';
-import { gqaLayerBytes, INT8_INPUTS_MAX, type KvFormat, mlaLayerBytes, PANEL, packedBytes } from '../model/kernels/kernels.ts';
+import { gqaLayerBytes, INT8_INPUTS_MAX, type KvFormat, mlaLayerBytes, PANEL, packedBytes, TILE } from '../model/kernels/kernels.ts';
 import { ropeTableLength } from '../model/kernels/rope-table.ts';
 import { SAMPLING_WORDS } from '../model/kernels/sampling-params.ts';
 import { isMoeLayer, layersInMemory } from '../model/moe-layers.ts';
@@ -265,7 +265,9 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
 /** KV heads whose positions lie one after the other. */
 export const kvRunsOf = ({ attention }: ModelConfig): number => (attention.kind === 'mla' ? 1 : attention.kvHeads);
 
+/** Kernels find the block of a tile's first position and read the whole tile there: of a block that ends within it, what lies behind. */
 export function kvLayerBytes({ attention }: ModelConfig, blockSize: number, format: KvFormat): number {
+  assert(blockSize > 0 && blockSize % TILE === 0, `kernels read KV in tiles of ${TILE} positions: kv_block_size is ${blockSize}, no multiple`);
   return attention.kind === 'mla'
     ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim, format)
     : gqaLayerBytes(blockSize, attention.kvHeads, attention.headDim, format);

@@ -13,7 +13,7 @@ import { type Gathered, GatherTables, type TablePlace } from '../../src/flowserv
 import { type ModelConfig, parseModelConfig } from '../../src/model/config.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from '../../src/runtime/directory.ts';
-import { readJson, TINY } from '../model/checkpoint-folder.ts';
+import { readJson, TINY, TINY_NAMES } from '../model/checkpoint-folder.ts';
 import { makeHashPod, SHAPE } from './hash-rig.ts';
 
 type Span = { readonly from: number; readonly bytes: number };
@@ -140,6 +140,16 @@ it('captured programs should have as many rooms as there are, the one unused the
   expect(captured).toEqual([100, 100, 100, 100]);
 });
 
+it('KV of real kernels should have no block that ends within a tile of theirs', () => {
+  const { options } = makeHashPod(1).plan;
+  for (const name of TINY_NAMES) {
+    const config = parseModelConfig(readJson(TINY[name], 'config.json'));
+    const layout = (kv_block_size: number) => layoutNpu(config, () => 'BF16', { ...options, kv_block_size }, 0, 0);
+    for (const wrong of [0, 8, 24]) expect(() => layout(wrong)).toThrow(`tiles of 16 positions: kv_block_size is ${wrong}, no multiple`);
+    expect(layout(48).kv.block_size).toBe(48);
+  }
+});
+
 describe('weights', () => {
   it('of experts should have slots as wide as the widest that may come to lie there', () => {
     const wide = new Set(['model.layers.3.mlp.experts.2.up_proj.weight', 'model.layers.3.mlp.experts.1.down_proj.weight']);
@@ -155,7 +165,7 @@ describe('weights', () => {
   it('should have room to wait in, a panel of the widest rows at least', () => {
     const [heads, width] = [256, 128];
     const config = parseModelConfig({ ...readJson(TINY['tiny-deepseek-v3'], 'config.json'), num_attention_heads: heads, v_head_dim: width });
-    const { staging } = layoutNpu(config, () => 'BF16', makeHashPod(1).plan.options, 0, 0);
+    const { staging } = layoutNpu(config, () => 'BF16', { ...makeHashPod(1).plan.options, kv_block_size: 16 }, 0, 0);
     expect(staging.bytes).toBeGreaterThanOrEqual(16 * heads * width * 4);
   });
 });
