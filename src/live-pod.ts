@@ -52,7 +52,7 @@ const SUCCESSORS_PERIOD_MS = 60_000;
 export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number; readonly beginning_ms_max?: number };
 
 type Memories = readonly WebAssembly.Memory[];
-type Begin = (memories: Memories | undefined) => Promise<StartedThreads>;
+type Begin = (memories: Memories | undefined, unwanted: AbortSignal) => Promise<StartedThreads>;
 /**
  * What comes after a pod's first threads. `begin`: others, in the memory of those or in another one; null: there are none. `close`: nothing more is to be told of
  * any of them.
@@ -74,7 +74,7 @@ export async function createLivePod(
   const lives = new PodLives(controlOptionsOf(resolved, origin_ms), terms, inspect === undefined ? null : asInspect(inspect));
   try {
     const started = await lives.begin(onProgress);
-    const begin: Begin = (memories) => lives.beginAnew(memories);
+    const begin: Begin = (memories, unwanted) => lives.beginAnew(memories, unwanted);
     const future = { begin: lives.canBeginAnew ? begin : null, close: () => lives.close() };
     return new LivePod(started, monotonicClock(origin_ms), future, hung_ms_max);
   } catch (error) {
@@ -107,6 +107,8 @@ export class LivePod implements Pod {
   /** Until the control thread has a successor. */
   #succession: Promise<void> | null = null;
   #closing: Promise<void> | null = null;
+  /** Whoever closes it wants no successor. */
+  readonly #unwanted = new AbortController();
   #isClosed = false;
   /** Nobody will answer `close` any more. */
   readonly #failed = Promise.withResolvers<void>();
@@ -250,6 +252,7 @@ export class LivePod implements Pod {
   async #close(): Promise<void> {
     this.#calls.close(new MinipodError('closed', 'the pod was closed while the request ran'));
     // Whoever is about to begin is ended by who started him.
+    this.#unwanted.abort(CLOSED());
     await this.#succession;
     const threads = this.#threads;
     if (!this.#isClosed) await waitAtMost(Promise.race([threads.remote.close(), threads.died, this.#failed.promise]), CLOSE_MS_MAX).catch(() => {});
@@ -340,8 +343,9 @@ export class LivePod implements Pod {
   async #startAtLast(begin: Begin, memories: Memories | undefined): Promise<PodThreads> {
     for (let attempts = 1; ; attempts++) {
       try {
+        this.#unwanted.signal.throwIfAborted();
         // Whoever does not begin is waited for until he has ended.
-        const threads = new PodThreads(await begin(memories), this.#ports);
+        const threads = new PodThreads(await begin(memories, this.#unwanted.signal), this.#ports);
         try {
           return await this.#settle(threads);
         } catch (error) {
@@ -350,7 +354,7 @@ export class LivePod implements Pod {
           throw error;
         }
       } catch (error) {
-        if (this.#closing !== null || (error instanceof MinipodError && error.code === 'out_of_memory')) throw error;
+        if (this.#unwanted.signal.aborted || (error instanceof MinipodError && error.code === 'out_of_memory')) throw error;
         if (!this.#restarts.allows(this.#clock.now_ms())) throw this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS);
         // Of those that take longer than the period, too.
         if (attempts === SUCCESSORS_MAX) throw this.#recoveries.noneBegins(error, attempts);
@@ -361,9 +365,13 @@ export class LivePod implements Pod {
 
   /** What is kept for callers is there before they are heard. */
   async #settle(threads: PodThreads): Promise<PodThreads> {
+    const check = (): void => {
+      this.#unwanted.signal.throwIfAborted();
+      threads.checkTurning();
+    };
     for (const call of this.#contexts.calls(this.#clock.now_ms())) {
       const answer = threads.remote.createContext(call) as Promise<Outcome<ContextRecord>>;
-      unwrap(await checkedMeanwhile(Promise.race([answer, threads.died]), () => threads.checkTurning(), PULSE_MS));
+      unwrap(await checkedMeanwhile(Promise.race([answer, threads.died]), check, PULSE_MS));
     }
     this.#records.moveTo(threads.records);
     return threads;

@@ -4,7 +4,7 @@
  * @module
  */
 import { totalmem } from 'node:os';
-import type { ControlOptions } from './platform/control-handle.ts';
+import type { ControlOptions, OnInspected } from './platform/control-handle.ts';
 import { warnRecordingEnded } from './platform/recording.ts';
 import type { ProgressReport } from './platform/weights.ts';
 import { type StartTerms, startPodThreads } from './pod-start.ts';
@@ -36,7 +36,7 @@ export class PodLives {
   }
 
   /** The first; or, in `memories` of one that is over, or new ones, another one in its place. */
-  async begin(onProgress?: (report: ProgressReport) => void, memories?: Memories): Promise<StartedThreads> {
+  async begin(onProgress?: (report: ProgressReport) => void, memories?: Memories, unwanted?: AbortSignal): Promise<StartedThreads> {
     const life = ++this.#life;
     // Who threw is told no more.
     if (this.#inspection?.hasFailed === true) this.#inspect = null;
@@ -45,7 +45,8 @@ export class PodLives {
     this.#inspection = inspection;
     const recorded = life > 1 && filesOfLife(this.#recorded, life);
     const options = { ...this.#options, ...recorded, inspected: inspection?.state, ...(memories !== undefined && { memories }) };
-    const begun = await startPodThreads(options, this.#terms, onProgress, inspection === null ? undefined : (ring) => inspection.add(ring));
+    const onInspected: OnInspected | undefined = inspection === null ? undefined : (ring) => inspection.add(ring);
+    const begun = await startPodThreads(options, this.#terms, { onProgress, onInspected, unwanted });
     if ('error' in begun) {
       // Whoever was to begin in new ones leaves no room that anybody is offered.
       if (!begun.hasEnded && memories !== undefined) this.#left = memories;
@@ -56,14 +57,14 @@ export class PodLives {
   }
 
   /** The same in the place of a lost one, whose memory is given where all has ended. Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
-  async beginAnew(lost: Memories | undefined): Promise<StartedThreads> {
+  async beginAnew(lost: Memories | undefined, unwanted?: AbortSignal): Promise<StartedThreads> {
     try {
-      return await this.#beginIn(lost);
+      return await this.#beginIn(lost, unwanted);
     } catch (error) {
       if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
       warnRecordingEnded(error);
       this.#recorded = NOT_RECORDED;
-      return this.#beginIn(lost);
+      return this.#beginIn(lost, unwanted);
     }
   }
 
@@ -77,13 +78,13 @@ export class PodLives {
     await this.#inspection?.close();
   }
 
-  #beginIn(lost: Memories | undefined): Promise<StartedThreads> {
+  #beginIn(lost: Memories | undefined, unwanted: AbortSignal | undefined): Promise<StartedThreads> {
     const memories = lost === this.#left ? undefined : lost;
     if (memories === undefined && !this.#fitsTwice)
       throw new MinipodError(
         'out_of_memory',
         'the pod ends: not all threads of the lost control thread have ended, and there is no room for another memory beside theirs',
       );
-    return this.begin(undefined, memories);
+    return this.begin(undefined, memories, unwanted);
   }
 }

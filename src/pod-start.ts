@@ -17,7 +17,7 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { epoch_ms, monotonicClock } from './runtime/clock.ts';
 import { checkedMeanwhile } from './runtime/event-loop.ts';
 import { entryPoint } from './runtime/thread-entry.ts';
-import { endThread, startThread } from './runtime/thread-start.ts';
+import { ENDED_MS_MAX, endThread, startThread, TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
 import { topologyOf } from './topology-options.ts';
 
 /** What a control thread is given for the options of a pod. */
@@ -49,14 +49,20 @@ export const modelInfoOf = ({ plan: { config }, vocab_size, parameters, has_chat
 /** What the control thread and the workers run instead of the shipped entries, and how long it may come no further before it is given up. */
 export type StartTerms = { readonly control?: URL | undefined; readonly worker?: URL | undefined; readonly beginning_ms_max?: number | undefined };
 
+/** Who hears of it while it begins. `unwanted`: when nobody wants it any more. */
+export type Beginner = {
+  readonly onProgress?: ((report: ProgressReport) => void) | undefined;
+  readonly onInspected?: OnInspected | undefined;
+  readonly unwanted?: AbortSignal | undefined;
+};
+
 /** `hasEnded`: it writes nowhere any more. */
 export type NotStarted = { readonly error: unknown; readonly hasEnded: boolean };
 
 export async function startPodThreads(
   options: ControlOptions,
   { control, worker, beginning_ms_max }: StartTerms = {},
-  onProgress?: (report: ProgressReport) => void,
-  onInspected?: OnInspected,
+  { onProgress, onInspected, unwanted }: Beginner = {},
 ): Promise<StartedThreads | NotStarted> {
   const thread = startThread(control ?? entryPoint('../platform/control-thread'));
   const died = new Promise<never>((_, reject) => {
@@ -80,7 +86,12 @@ export async function startPodThreads(
     const watch = new BeginningWatch(beginning, beginning_ms_max);
     const clock = monotonicClock(options.origin_ms);
     const created = remote.create({ ...options, beginning }, progress as never, inspected as never, worker?.href) as Promise<Outcome<ControlHandle>>;
-    const handle = unwrap(await checkedMeanwhile(Promise.race([created, died]), () => watch.check(clock.now_ms()), PULSE_MS));
+    const check = (): void => {
+      // On Deno (2.9.6) each worker that it has started would be there to the end of the process: who comes further is waited for, and closed.
+      if (TERMINATION_IS_PROOF) unwanted?.throwIfAborted();
+      watch.check(clock.now_ms(), unwanted?.aborted === true ? ENDED_MS_MAX : undefined);
+    };
+    const handle = unwrap(await checkedMeanwhile(Promise.race([created, died]), check, PULSE_MS));
     return { handle, thread, remote, died };
   } catch (error) {
     return { error, hasEnded: await endThread(thread) };

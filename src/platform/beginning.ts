@@ -47,9 +47,9 @@ export class BeginningWatch {
   }
 
   /** @throws `deadline_exceeded` where it does not come further */
-  check(now_ms: number): void {
+  check(now_ms: number, silent_ms_max = this.#silent_ms_max): void {
     this.#silence.look(Atomics.load(this.#beginning, WORD.signs), now_ms);
-    if (this.#silence.ms <= this.#silent_ms_max) return;
+    if (this.#silence.ms <= silent_ms_max) return;
     const seconds = (this.#silence.ms / 1_000).toFixed(1);
     throw new MinipodError(
       'deadline_exceeded',

@@ -4,6 +4,7 @@ import { afterAll, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
 import type { GenerateOptions, InspectionEvent } from '../../src/index.ts';
 import { createLivePod, type LivePod } from '../../src/live-pod.ts';
+import { epoch_ms, monotonicClock } from '../../src/runtime/clock.ts';
 import { actsOf } from '../../src/trace/acts.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from '../trace/files.ts';
@@ -210,6 +211,26 @@ it('is closed while it has no successor', async () => {
   await pod.close();
   await expect(running).rejects.toMatchObject({ code: 'closed' });
   await expect(pod.stats()).rejects.toMatchObject({ code: 'closed' });
+});
+
+it('is closed while its successor begins and comes no further', async () => {
+  const order = folder.file('begins.never');
+  process.env[BEGINS_NOT] = order;
+  try {
+    const pod = await createLivePod({ npus: 1 }, undefined, { entry: ROGUE_CONTROL });
+    const running = pod.complete('Once upon a time', { max_tokens: 200, ignore_eos: true });
+    running.catch(() => {});
+    writeFileSync(order, '');
+    await pod.killControl();
+    await expect.poll(() => existsSync(order), { timeout: POLL_MS }).toBe(false);
+    const clock = monotonicClock(epoch_ms());
+    await pod.close();
+    // It hangs for a minute; on Deno it has 10 s.
+    expect(clock.now_ms()).toBeLessThan(POLL_MS);
+    await expect(running).rejects.toMatchObject({ code: 'closed' });
+  } finally {
+    delete process.env[BEGINS_NOT];
+  }
 });
 
 it('is closed while it hangs, as soon as that is found', async () => {
