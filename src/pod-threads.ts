@@ -34,7 +34,7 @@ const LOOK_MS = 250;
 const LOOK_OWED_MS = 5_000;
 /** Whether the control thread lives is looked at this often. */
 export const PULSE_MS = 250;
-/** By then the thread has said all that there is to say. */
+/** For who wants no proof, since nobody else is to have the memory: less than for one (ENDED_MS_MAX). */
 const TERMINATE_MS_MAX = 2_000;
 
 /**
@@ -192,7 +192,7 @@ export class PodThreads {
     for (let thread = CONTROL_THREAD; thread <= networkThreadOf(this.handle.plan.hosting); thread++) control.stop(thread);
   }
 
-  /** A recorder whose disk hangs cannot be stopped, nor then the thread that started it. True: it has ended, and in Node all that it started. */
+  /** True: it is proven that it has ended, and all that it started. */
   async terminate(limit_ms = TERMINATE_MS_MAX): Promise<boolean> {
     return endThread(this.#thread, limit_ms);
   }
