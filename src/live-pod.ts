@@ -38,7 +38,7 @@ import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleRe
 import { type Clock, epoch_ms, monotonicClock, systemRandom } from './runtime/clock.ts';
 import { CALLER_THREAD } from './runtime/directory.ts';
 import { checkedMeanwhile, waitAtMost } from './runtime/event-loop.ts';
-import { ENDED_MS_MAX, TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
+import { ENDED_MS_MAX } from './runtime/thread-start.ts';
 import { scaleSchema } from './scale-options.ts';
 import { asInspect } from './trace/inspection-events.ts';
 
@@ -51,15 +51,10 @@ const SUCCESSORS_PERIOD_MS = 60_000;
 /** A test's control threads: `entry`: that misbehave; `hung_ms_max`, `beginning_ms_max`: that are given up sooner. */
 export type ControlTerms = { readonly entry?: URL; readonly hung_ms_max?: number; readonly beginning_ms_max?: number };
 
-type Memories = readonly WebAssembly.Memory[];
-type Begin = (memories: Memories | undefined, unwanted: AbortSignal) => Promise<StartedThreads>;
-/**
- * What comes after a pod's first threads. `begin`: others, in the memory of those or in another one; null: there are none. `close`: nothing more is to be told of
- * any of them.
- */
-export type Future = { readonly begin: Begin | null; readonly close: () => Promise<void> };
+/** What comes after a pod's first threads. `lives`: where others begin; null: there are none. `close`: nothing more is to be told of any of them. */
+export type Future = { readonly lives: PodLives | null; readonly close: () => Promise<void> };
 
-const NO_FUTURE: Future = { begin: null, close: async () => {} };
+const NO_FUTURE: Future = { lives: null, close: async () => {} };
 
 /** `worker_entry`: what its workers run instead of the shipped entry, where they are to break. */
 export async function createLivePod(
@@ -74,8 +69,7 @@ export async function createLivePod(
   const lives = new PodLives(controlOptionsOf(resolved, origin_ms), terms, inspect === undefined ? null : asInspect(inspect));
   try {
     const started = await lives.begin(onProgress);
-    const begin: Begin = (memories, unwanted) => lives.beginAnew(memories, unwanted);
-    const future = { begin: lives.canBeginAnew ? begin : null, close: () => lives.close() };
+    const future = { lives: lives.canBeginAnew ? lives : null, close: () => lives.close() };
     return new LivePod(started, monotonicClock(origin_ms), future, hung_ms_max);
   } catch (error) {
     await lives.close();
@@ -128,7 +122,7 @@ export class LivePod implements Pod {
       lookForLost: () => this.#calls.look(),
       onLost: (threads, error) => this.#lose(threads, error),
       onHung: (threads, error) => {
-        if (future.begin !== null) this.#lose(threads, error);
+        if (future.lives !== null) this.#lose(threads, error);
       },
     };
     this.#threads = new PodThreads(started, this.#ports);
@@ -296,18 +290,18 @@ export class LivePod implements Pod {
   /** The control thread is lost, and all others with it. */
   #lose(threads: PodThreads, error: MinipodError): void {
     if (threads !== this.#threads || this.#succession !== null || this.#isClosed) return;
-    const { begin } = this.#future;
+    const { lives } = this.#future;
     if (this.#closing !== null) {
       threads.abandon();
       this.#fail(error);
-    } else if (begin === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
+    } else if (lives === null || threads.hasGivenUp || error.code === 'worker_failed') this.#fail(error);
     else if (!this.#restarts.allows(this.#clock.now_ms())) {
       threads.abandon();
       this.#fail(this.#recoveries.tooMany(error, SUCCESSORS_PERIOD_MS));
-    } else this.#succession = this.#succeed(threads, begin, error);
+    } else this.#succession = this.#succeed(threads, lives, error);
   }
 
-  async #succeed(lost: PodThreads, begin: Begin, error: MinipodError): Promise<void> {
+  async #succeed(lost: PodThreads, lives: PodLives, error: MinipodError): Promise<void> {
     this.#recoveries.lost(this.#clock.now_ms(), error.message);
     // No caller notices, and whoever runs the pod must: it may be a defect.
     process.emitWarning(`${error.message}; another one takes its place, and what runs goes on there`, { type: 'ControlThreadLost' });
@@ -315,7 +309,7 @@ export class LivePod implements Pod {
     this.#questions.lose();
     try {
       // Nobody else tells callers what need not wait for a successor.
-      const threads = await checkedMeanwhile(this.#startBehind(lost, begin), () => this.#calls.endUntold(), PULSE_MS);
+      const threads = await checkedMeanwhile(this.#startBehind(lost, lives), () => this.#calls.endUntold(), PULSE_MS);
       this.#threads = threads;
       this.#succession = null;
       // Close waits for this, and ends whom it finds.
@@ -331,26 +325,26 @@ export class LivePod implements Pod {
   }
 
   /** In their memory, where they are proven to have ended. */
-  async #startBehind(lost: PodThreads, begin: Begin): Promise<PodThreads> {
+  async #startBehind(lost: PodThreads, lives: PodLives): Promise<PodThreads> {
     // One that hangs; all others end with it, or by themselves.
-    const ended = lost.terminate(ENDED_MS_MAX);
-    const memories = TERMINATION_IS_PROOF && (await ended) ? lost.handle.memories : undefined;
-    if (memories !== undefined) this.#records.setAside();
-    return this.#startAtLast(begin, memories);
+    const hasEnded = await lost.terminate(ENDED_MS_MAX);
+    if (hasEnded) this.#records.setAside();
+    lives.lose(lost.handle.memories, hasEnded);
+    return this.#startAtLast(lives);
   }
 
   /** One that does not come so far may have met what the lost one did: there is another, as often as one may be lost. */
-  async #startAtLast(begin: Begin, memories: Memories | undefined): Promise<PodThreads> {
+  async #startAtLast(lives: PodLives): Promise<PodThreads> {
     for (let attempts = 1; ; attempts++) {
       try {
         this.#unwanted.signal.throwIfAborted();
         // Whoever does not begin is waited for until he has ended.
-        const threads = new PodThreads(await begin(memories, this.#unwanted.signal), this.#ports);
+        const threads = new PodThreads(await lives.beginAnew(this.#unwanted.signal), this.#ports);
         try {
           return await this.#settle(threads);
         } catch (error) {
           threads.abandon();
-          if (!(await threads.terminate())) memories = undefined;
+          lives.giveUp(threads.handle.memories, await threads.terminate(ENDED_MS_MAX));
           throw error;
         }
       } catch (error) {

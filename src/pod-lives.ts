@@ -3,10 +3,10 @@
  * own. Whoever looks on is told of a life to its end before the next one begins.
  * @module
  */
-import { totalmem } from 'node:os';
 import type { ControlOptions, OnInspected } from './platform/control-handle.ts';
 import { warnRecordingEnded } from './platform/recording.ts';
 import type { ProgressReport } from './platform/weights.ts';
+import { type Memories, PodMemories } from './pod-memories.ts';
 import { type StartTerms, startPodThreads } from './pod-start.ts';
 import type { StartedThreads } from './pod-threads.ts';
 import { MinipodError } from './protocol/errors.ts';
@@ -15,10 +15,7 @@ import type { Inspect } from './trace/inspection-events.ts';
 import { filesOfLife, NOT_RECORDED, type RunFiles } from './trace/life-file.ts';
 import { LiveInspection } from './trace/live-inspection.ts';
 
-/** Where a successor's memory is another one, the lost one's is free when V8 has found that nobody has it: both together take no more of the machine's. */
-const MEMORY_SHARE_MAX = 0.75;
-
-type Memories = readonly WebAssembly.Memory[];
+const isTraceMissing = (error: unknown): error is MinipodError => error instanceof MinipodError && error.code === 'trace_not_written';
 
 export class PodLives {
   readonly #options: ControlOptions;
@@ -27,9 +24,7 @@ export class PodLives {
   #inspection: LiveInspection | null = null;
   #life = 0;
   #recorded: RunFiles;
-  #fitsTwice = true;
-  /** Where somebody may still write who was to begin there, and did not. */
-  #left: Memories | null = null;
+  readonly #memories = new PodMemories();
 
   constructor(options: ControlOptions, terms: StartTerms, inspect: Inspect | null) {
     [this.#options, this.#terms, this.#inspect, this.#recorded] = [options, terms, inspect, options];
@@ -48,43 +43,43 @@ export class PodLives {
     const onInspected: OnInspected | undefined = inspection === null ? undefined : (ring) => inspection.add(ring);
     const begun = await startPodThreads(options, this.#terms, { onProgress, onInspected, unwanted });
     if ('error' in begun) {
-      // Whoever was to begin in new ones leaves no room that anybody is offered.
-      if (!begun.hasEnded && memories !== undefined) this.#left = memories;
+      // Where its trace cannot be written it has started nobody yet who would outlive it.
+      this.#memories.giveUp(memories, begun.hasEnded || isTraceMissing(begun.error));
       throw begun.error;
     }
-    this.#fitsTwice = 2 * begun.handle.plan.memory.bytes <= totalmem() * MEMORY_SHARE_MAX;
+    this.#memories.setSize(begun.handle.plan.memory.bytes);
     return begun;
   }
 
-  /** The same in the place of a lost one, whose memory is given where all has ended. Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
-  async beginAnew(lost: Memories | undefined, unwanted?: AbortSignal): Promise<StartedThreads> {
+  /** Who served is lost. `hasEnded`, here and below: it is proven that nobody writes in its memory any more. */
+  lose(memories: Memories, hasEnded: boolean): void {
+    this.#memories.lose(memories, hasEnded);
+  }
+
+  /** Who has begun will not serve. */
+  giveUp(memories: Memories, hasEnded: boolean): void {
+    this.#memories.giveUp(memories, hasEnded);
+  }
+
+  /** The same in the place of a lost one. Its trace may be what cannot be had: then it goes on without, and whoever wanted it hears that. */
+  async beginAnew(unwanted: AbortSignal): Promise<StartedThreads> {
     try {
-      return await this.#beginIn(lost, unwanted);
+      return await this.begin(undefined, this.#memories.take(), unwanted);
     } catch (error) {
-      if (!(error instanceof MinipodError) || error.code !== 'trace_not_written') throw error;
+      if (!isTraceMissing(error)) throw error;
       warnRecordingEnded(error);
       this.#recorded = NOT_RECORDED;
-      return this.#beginIn(lost, unwanted);
+      return this.begin(undefined, this.#memories.take(), unwanted);
     }
   }
 
   /** Whether others may follow. */
   get canBeginAnew(): boolean {
-    return TERMINATION_IS_PROOF || this.#fitsTwice;
+    return TERMINATION_IS_PROOF || this.#memories.fitsTwice;
   }
 
   /** Tells what is left to tell of the latest. */
   async close(): Promise<void> {
     await this.#inspection?.close();
-  }
-
-  #beginIn(lost: Memories | undefined, unwanted: AbortSignal | undefined): Promise<StartedThreads> {
-    const memories = lost === this.#left ? undefined : lost;
-    if (memories === undefined && !this.#fitsTwice)
-      throw new MinipodError(
-        'out_of_memory',
-        'the pod ends: not all threads of the lost control thread have ended, and there is no room for another memory beside theirs',
-      );
-    return this.begin(undefined, memories, unwanted);
   }
 }

@@ -17,7 +17,7 @@ import { fromErrorRecord, MinipodError } from './protocol/errors.ts';
 import { epoch_ms, monotonicClock } from './runtime/clock.ts';
 import { checkedMeanwhile } from './runtime/event-loop.ts';
 import { entryPoint } from './runtime/thread-entry.ts';
-import { ENDED_MS_MAX, endThread, startThread, TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
+import { endThread, startThread, TERMINATION_IS_PROOF } from './runtime/thread-start.ts';
 import { topologyOf } from './topology-options.ts';
 
 /** What a control thread is given for the options of a pod. */
@@ -48,6 +48,9 @@ export const modelInfoOf = ({ plan: { config }, vocab_size, parameters, has_chat
 
 /** What the control thread and the workers run instead of the shipped entries, and how long it may come no further before it is given up. */
 export type StartTerms = { readonly control?: URL | undefined; readonly worker?: URL | undefined; readonly beginning_ms_max?: number | undefined };
+
+/** On Deno, for who closes the pod: whoever begins takes about a second in all, and the longest of what it says nothing of is that its workers begin. */
+const UNWANTED_MS_MAX = 10_000;
 
 /** Who hears of it while it begins. `unwanted`: when nobody wants it any more. */
 export type Beginner = {
@@ -89,7 +92,7 @@ export async function startPodThreads(
     const check = (): void => {
       // On Deno (2.9.6) each worker that it has started would be there to the end of the process: who comes further is waited for, and closed.
       if (TERMINATION_IS_PROOF) unwanted?.throwIfAborted();
-      watch.check(clock.now_ms(), unwanted?.aborted === true ? ENDED_MS_MAX : undefined);
+      watch.check(clock.now_ms(), unwanted?.aborted === true ? UNWANTED_MS_MAX : undefined);
     };
     const handle = unwrap(await checkedMeanwhile(Promise.race([created, died]), check, PULSE_MS));
     return { handle, thread, remote, died };

@@ -14,15 +14,15 @@ export const TERMINATION_IS_PROOF = !('Deno' in globalThis);
 
 export const startThread = (entry: URL, options: WorkerOptions = {}): Worker => new Worker(entry, { ...threadOptions(), ...options });
 
-/** Threads end in milliseconds; a recorder whose disk hangs does not, nor then the thread that started it. */
+/** For the proof, where another one is to have its memory. Threads end in milliseconds; a recorder whose disk hangs does not, nor then the thread that started it. */
 export const ENDED_MS_MAX = 10_000;
 
-/** True: it has ended, and in Node all that it started. */
+/** True: it is proven that it has ended, and all that it started. */
 export async function endThread(thread: Worker, limit_ms = ENDED_MS_MAX): Promise<boolean> {
   let hasEnded = false;
   const terminated = thread.terminate().then(() => {
     hasEnded = true;
   });
   await waitAtMost(terminated, limit_ms);
-  return hasEnded;
+  return TERMINATION_IS_PROOF && hasEnded;
 }

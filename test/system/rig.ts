@@ -96,7 +96,7 @@ export async function openRig(options: PodOptions, { lost_at_start, ...misbehavi
   const pod = new LivePod(
     { handle, thread: thread as unknown as Worker, remote: remote as never, died: new Promise<never>(() => {}) },
     monotonicClock(origin_ms),
-    { begin: null, close: async () => inspection?.close() },
+    { lives: null, close: async () => inspection?.close() },
   );
   const space = new AddressSpace(memories, plan.memory.regions);
   const first = memories[0] as WebAssembly.Memory;
