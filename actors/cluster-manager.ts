@@ -29,7 +29,7 @@ const QUESTIONS = 2;
 export const LEASE_MS = 3_000;
 export const RENEWAL_MS = LEASE_MS / 3;
 
-/** Beats that follow what the frontend says of requests; while they come it says so again in less time (flowserve/frontend-process.ts). */
+/** Beats that follow what the frontend says of requests; while they come it says so again in less time (flowserve/frontend/frontend-process.ts). */
 const BEATS_WITH_REQUESTS = 10;
 
 const FRONTEND: Address = 'frontend/0';

@@ -11,7 +11,7 @@ import { BlockWalk } from '../src/flowserve/distflow/block-walk.ts';
 import { type Checksum, kernelChecksum } from '../src/flowserve/distflow/checksum.ts';
 import { layoutOffers, type OffersPlace } from '../src/flowserve/distflow/offer-layout.ts';
 import { Offers } from '../src/flowserve/distflow/offers.ts';
-import { type KvPlace, kvPool } from '../src/flowserve/step-layout.ts';
+import { type KvPlace, kvPool } from '../src/flowserve/layouts/step-layout.ts';
 import { instantiateKernels, loadKernelModule } from '../src/model/kernels/kernels.ts';
 
 export type Shape = { readonly segments: number; readonly layers: number; readonly layer_bytes: number; readonly blocks: number };

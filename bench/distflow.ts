@@ -15,7 +15,7 @@ import { SocketBackend } from '../src/flowserve/distflow/network/socket-backend.
 import type { Offer } from '../src/flowserve/distflow/offers.ts';
 import type { LayerRange } from '../src/flowserve/distflow/scatter.ts';
 import { type Generations, PLAIN, type Terms } from '../src/flowserve/distflow/transfer.ts';
-import { CARD_DEADLINE_MS } from '../src/flowserve/kv-network.ts';
+import { CARD_DEADLINE_MS } from '../src/flowserve/kv/kv-network.ts';
 import { CARD_THREAD, type CardData, PULLING_THREAD } from './distflow-card.ts';
 import { allocate, Sides, scattered } from './distflow-sides.ts';
 import { atLeast, digits, isAsked, isWhole, medianRatio, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';

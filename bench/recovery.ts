@@ -7,7 +7,7 @@
  */
 import { chaos } from '../src/chaos/index.ts';
 import { createPod, type PodOptions } from '../src/index.ts';
-import type { VirtualPod } from '../src/virtual-pod.ts';
+import type { VirtualPod } from '../src/pod/virtual-pod.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 4);

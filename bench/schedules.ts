@@ -3,7 +3,7 @@
  * of all others when one attention NPU takes ten times as long; and one decode iteration of 96 rows a die through all layers.
  * @module
  */
-import type { ModelShape } from '../src/flowserve/step-layout.ts';
+import type { ModelShape } from '../src/flowserve/layouts/step-layout.ts';
 import type { Schedule } from '../src/protocol/topology.ts';
 import { machine, printTable, writeResults } from './harness.ts';
 import { TimedPod } from './timed-pod.ts';

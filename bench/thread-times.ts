@@ -8,7 +8,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { PodOptions } from '../src/index.ts';
-import { createLivePod, type LivePod } from '../src/live-pod.ts';
+import { createLivePod, type LivePod } from '../src/pod/live-pod.ts';
 import { threadTimes } from '../src/runtime/os-thread.ts';
 import { BareLoopPair } from './bare-loop-pair.ts';
 import { machine, printTable } from './harness.ts';

@@ -3,11 +3,11 @@
  * @module
  */
 
-import { Claims } from '../src/flowserve/claims.ts';
 import { recordTableOf } from '../src/flowserve/pod-plan.ts';
+import { Claims } from '../src/flowserve/records/claims.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { resolveModel } from '../src/model/registry.ts';
-import { podOptionsSchema } from '../src/options.ts';
+import { podOptionsSchema } from '../src/options/options.ts';
 import { birthOf, birthOfController } from '../src/platform/births.ts';
 import { buildMachine } from '../src/platform/build-machine.ts';
 import { MachineNpus } from '../src/platform/machine.ts';

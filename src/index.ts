@@ -14,9 +14,9 @@
  */
 import type { Divergence, DivergenceOptions } from './fidelity/divergence.ts';
 import type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
-import { createLivePod } from './live-pod.ts';
-import type { PodOptions } from './options.ts';
-import { checkOptions } from './options.ts';
+import type { PodOptions } from './options/options.ts';
+import { checkOptions } from './options/options.ts';
+import { createLivePod } from './pod/live-pod.ts';
 import type { Pod } from './pod.ts';
 import type { Quantized, QuantizeOptions } from './quantize/quantize-model.ts';
 
@@ -28,7 +28,7 @@ export async function createPod(options: PodOptions = {}): Promise<Pod> {
   checkOptions(options, 'createPod');
   if (options.clock !== 'virtual') return createLivePod(options);
   // It brings a whole pod onto this thread, which is not loaded for those that have threads of their own.
-  const { createVirtualPod } = await import('./virtual-pod.ts');
+  const { createVirtualPod } = await import('./pod/virtual-pod.ts');
   return createVirtualPod(options);
 }
 
@@ -56,14 +56,14 @@ export async function quantizeModel(options: QuantizeOptions): Promise<Quantized
   return (await import('./quantize/quantize-model.ts')).quantizeModel(options);
 }
 
-export type { ContextOptions, ContextsOf } from './context-options.ts';
 export type { Divergence, DivergenceOptions, LayerError, WorstToken } from './fidelity/divergence.ts';
 export type { Perplexity, PerplexityOptions } from './fidelity/perplexity.ts';
-export type { ReasoningParserName, ToolCallParserName } from './flowserve/parsers/formats.ts';
-export { ReplyParser, type ReplyParserOptions } from './flowserve/parsers/reply-parser.ts';
-export type { ReplyPart } from './flowserve/parsers/reply-part.ts';
+export type { ReasoningParserName, ToolCallParserName } from './flowserve/frontend/parsers/formats.ts';
+export { ReplyParser, type ReplyParserOptions } from './flowserve/frontend/parsers/reply-parser.ts';
+export type { ReplyPart } from './flowserve/frontend/parsers/reply-part.ts';
 export { listModels } from './model/registry.ts';
-export type { GenerateOptions, LoadProgress, PodOptions } from './options.ts';
+export type { ContextOptions, ContextsOf } from './options/context-options.ts';
+export type { GenerateOptions, LoadProgress, PodOptions } from './options/options.ts';
 export type { ModelInfo, Pod } from './pod.ts';
 export { type ErrorCode, MinipodError } from './protocol/errors.ts';
 export type { KvEvent, KvEventBatch, KvEventPage } from './protocol/kv-events.ts';

@@ -3,9 +3,9 @@
  * @module
  */
 
-import type { ContextOptions, ContextsOf } from './context-options.ts';
 import type { ScaleOptions } from './flowserve/scale-shapes.ts';
-import type { GenerateOptions } from './options.ts';
+import type { ContextOptions, ContextsOf } from './options/context-options.ts';
+import type { GenerateOptions } from './options/options.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { createMetrics } from '../src/api/metrics.ts';
 import { createProgram } from '../src/cli/program.ts';
-import { generateOptionsSchema, podOptionsSchema } from '../src/options.ts';
+import { generateOptionsSchema, podOptionsSchema } from '../src/options/options.ts';
 import { FakePod } from './api/fake-pod.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));

@@ -35,6 +35,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ['cli'],
   ['api', 'chaos'],
   ['index'],
+  ['pod'],
+  ['calls'],
+  ['options'],
   ['fidelity', 'quantize'],
   ['platform', 'trace', 'simulate'],
   ['flowserve'],
@@ -43,9 +46,9 @@ const FLOORS: readonly (readonly string[])[] = [
   ['protocol'],
 ];
 /** Types and options of the embedded API, which every floor above the runtime may name. */
-const SHARED = new Set(['src/options.ts', 'src/results.ts', 'src/pod.ts', 'src/generation.ts']);
+const SHARED = new Set(['src/options/options.ts', 'src/results.ts', 'src/pod.ts', 'src/calls/generation.ts']);
 
-/** Files right under src/ make up the embedded API. */
+/** Files right under src/ are the embedded API. */
 const roomOf = (file: string): string => (file.split('/').length === 2 ? 'index' : (file.split('/')[1] ?? ''));
 const floorOf = (file: string): number => FLOORS.findIndex((rooms) => rooms.includes(roomOf(file)));
 

@@ -1,6 +1,6 @@
 /**
  * What drafts that are computed (multi-token prediction) ask of their sequences: KV of their own in the same blocks, which is made of the hidden state of a position
- * and the token behind it, and lies where that token does (src/flowserve/mtp-layout.ts). So it takes room ahead of the tokens, and who begins with the KV of others
+ * and the token behind it, and lies where that token does (src/flowserve/layouts/mtp-layout.ts). So it takes room ahead of the tokens, and who begins with the KV of others
  * lacks the first row; a second layer's is made of what the first has left of the position before, and so lacks two.
  * @module
  */

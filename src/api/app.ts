@@ -7,8 +7,8 @@
  */
 import { type Context, type Handler, Hono } from 'hono';
 import * as z from 'zod';
-import { REASONING_PARSERS, TOOL_CALL_PARSERS } from '../flowserve/parsers/formats.ts';
-import { parseOptions } from '../options.ts';
+import { REASONING_PARSERS, TOOL_CALL_PARSERS } from '../flowserve/frontend/parsers/formats.ts';
+import { parseOptions } from '../options/options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';

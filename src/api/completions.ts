@@ -2,7 +2,7 @@
  * POST /v1/completions.
  * @module
  */
-import type { GenerateOptions } from '../options.ts';
+import type { GenerateOptions } from '../options/options.ts';
 import type { Chunk, PromptInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';

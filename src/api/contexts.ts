@@ -2,7 +2,7 @@
  * /v1/contexts: prompts that are kept under an id, for requests that go on from them by `context_id` (explicit context caching, DeepServe §4.3).
  * @module
  */
-import { contextNotFound } from '../flowserve/contexts.ts';
+import { contextNotFound } from '../flowserve/frontend/contexts.ts';
 import type { ChatMessage, Prompt } from '../protocol/prompt.ts';
 import type { ContextInfo } from '../results.ts';
 import type { Lease } from './admission.ts';

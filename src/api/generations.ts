@@ -2,7 +2,7 @@
  * The generations of one HTTP request (one for each prompt), started together, read as one stream, and ended together.
  * @module
  */
-import type { GenerateOptions } from '../options.ts';
+import type { GenerateOptions } from '../options/options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Prompt } from '../protocol/prompt.ts';
 import type { ChoiceTimes, Chunk, Generation, PromptInfo, Usage } from '../results.ts';

@@ -5,7 +5,7 @@
  * @module
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { GenerateOptions } from '../options.ts';
+import type { GenerateOptions } from '../options/options.ts';
 import type { DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
 import { balancingMetrics } from './balancing-metrics.ts';
 import { controlMetrics } from './control-metrics.ts';

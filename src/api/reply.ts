@@ -2,8 +2,8 @@
  * The message of one choice of a chat, whole or as deltas: reasoning, content and tool calls, as the pod has parsed them, in OpenAI's and vLLM's shapes.
  * @module
  */
-import type { ReasoningParserName, ToolCallParserName } from '../flowserve/parsers/formats.ts';
-import type { ReplyPart } from '../flowserve/parsers/reply-part.ts';
+import type { ReasoningParserName, ToolCallParserName } from '../flowserve/frontend/parsers/formats.ts';
+import type { ReplyPart } from '../flowserve/frontend/parsers/reply-part.ts';
 import type { Chunk, FinishReason, ParsedReply } from '../results.ts';
 
 /** What the replies of one request are parsed for, and how. */

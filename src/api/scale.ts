@@ -4,7 +4,7 @@
  * @module
  */
 import * as z from 'zod';
-import { scaleSchema } from '../scale-options.ts';
+import { scaleSchema } from '../options/scale-options.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError } from './errors.ts';
 import { parseRequest } from './schemas.ts';

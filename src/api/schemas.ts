@@ -3,8 +3,8 @@
  * @module
  */
 import * as z from 'zod';
-import { contextOptionsSchema } from '../context-options.ts';
-import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options.ts';
+import { contextOptionsSchema } from '../options/context-options.ts';
+import { type GenerateOptions, generateOptionsSchema, LIMITS } from '../options/options.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { JsonObject } from './body.ts';
 import { ApiError, invalid } from './errors.ts';

@@ -8,7 +8,7 @@
  * await server.close({ drain_ms: 5_000 });
  */
 import * as z from 'zod';
-import { parseOptions } from '../options.ts';
+import { parseOptions } from '../options/options.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Listener } from './adapter/listener.ts';

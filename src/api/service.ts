@@ -1,5 +1,5 @@
 /** What every route works with. @module */
-import type { ReasoningParserName, ToolCallParserName } from '../flowserve/parsers/formats.ts';
+import type { ReasoningParserName, ToolCallParserName } from '../flowserve/frontend/parsers/formats.ts';
 import type { Pod } from '../pod.ts';
 import type { Admission } from './admission.ts';
 import type { Clock } from './clock.ts';

@@ -2,7 +2,7 @@
  * Which tools a chat may use, and how: what of `tool_choice` this server can keep.
  * @module
  */
-import type { ToolCallParserName } from '../flowserve/parsers/formats.ts';
+import type { ToolCallParserName } from '../flowserve/frontend/parsers/formats.ts';
 import { ApiError, invalid } from './errors.ts';
 import type { ChatRequest } from './schemas.ts';
 

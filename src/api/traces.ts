@@ -3,7 +3,7 @@
  * Names and attributes are vLLM's and those of OpenTelemetry's conventions for generative AI. No prompt and no text is in them.
  * @module
  */
-import type { GenerateOptions } from '../options.ts';
+import type { GenerateOptions } from '../options/options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Generation } from '../results.ts';
 import type { Clock } from './clock.ts';

@@ -1,6 +1,7 @@
 /** Calls that come one after another, each so long after the first of them in virtual time, whether or not there is a pod just then. @module */
+
+import type { VirtualPod } from '../pod/virtual-pod.ts';
 import { NS_PER_MS, type VirtualHost } from '../runtime/virtual-host.ts';
-import type { VirtualPod } from '../virtual-pod.ts';
 
 type Host = Pick<VirtualHost, 'later' | 'now_ns'>;
 

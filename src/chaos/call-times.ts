@@ -1,5 +1,5 @@
 /** When calls of a run were open, as the pod has it (who reads late hears of an end late), and of which nobody watched how long they take. @module */
-import { callId } from '../calls.ts';
+import { callId } from '../calls/calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { address } from '../protocol/address.ts';
 

@@ -2,8 +2,8 @@
  * A client of a run: asks, reads, holds each token that comes against what it must be, and goes away or dawdles as a fault has it.
  * @module
  */
-import type { LiveGeneration } from '../generation.ts';
-import type { GenerateOptions } from '../options.ts';
+import type { LiveGeneration } from '../calls/generation.ts';
+import type { GenerateOptions } from '../options/options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Chunk } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';

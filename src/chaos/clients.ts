@@ -3,7 +3,7 @@
  * @module
  */
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
-import { callId } from '../calls.ts';
+import { callId } from '../calls/calls.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import { callOf, requestOfTask } from '../protocol/request-ids.ts';

@@ -1,6 +1,6 @@
 /** One fault of a seed's plan: whom of a pod it strikes, when, and how. @module */
 import { isServing, largestTopology } from '../flowserve/scale-shapes.ts';
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import type { Message } from '../protocol/messages.ts';
 import { deploy, type Executor, npuOfExpert, parseTopology } from '../protocol/topology.ts';
 import { dealtOutByKind } from '../runtime/directory.ts';

@@ -3,7 +3,7 @@
  * a pod that has the phase: neighbouring seeds have them all, and each comes with all topologies in turn.
  * @module
  */
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { parseTopology } from '../protocol/topology.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';

@@ -11,9 +11,9 @@
  * @module
  */
 import * as z from 'zod';
-import { parseOptions } from '../options.ts';
+import { parseOptions } from '../options/options.ts';
+import { SUCCESSOR_NS } from '../pod/virtual-pod.ts';
 import { NS_PER_MS } from '../runtime/virtual-host.ts';
-import { SUCCESSOR_NS } from '../virtual-pod.ts';
 
 /** Named limits of one plan. */
 export const LIMITS = {

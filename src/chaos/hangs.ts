@@ -1,9 +1,9 @@
 /** Parts that hear nothing and do nothing for a while, and for how long each has kept others waiting. @module */
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import type { VirtualPod } from '../pod/virtual-pod.ts';
 import type { Address } from '../protocol/address.ts';
 import type { Mail } from '../runtime/cast.ts';
 import { CLUSTER_MANAGERS, ON_CONTROL } from '../runtime/directory.ts';
-import type { VirtualPod } from '../virtual-pod.ts';
 import type { Span } from './call-times.ts';
 
 /** `fault`: its index in the plan. `span`: from the first message that it did not hear. `asked_ms`: when it was asked first whether it lives. `isFound`: it ended with its thread. `isReplaced`: by its end another did what it is for. */

@@ -2,8 +2,9 @@
  * Lets the faults of a plan happen to a virtual pod, and knows of each whether it changed anything.
  * @module
  */
-import { expertPlaces } from '../flowserve/expert-places.ts';
+import { expertPlaces } from '../flowserve/experts/expert-places.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import { SUCCESSOR_NS, type VirtualPod } from '../pod/virtual-pod.ts';
 import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { Mail } from '../runtime/cast.ts';
@@ -11,7 +12,6 @@ import { ON_CONTROL } from '../runtime/directory.ts';
 import type { Copy, Disturbance } from '../runtime/disturbance.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import { NS_PER_MS } from '../runtime/virtual-host.ts';
-import { SUCCESSOR_NS, type VirtualPod } from '../virtual-pod.ts';
 import type { Agenda } from './agenda.ts';
 import type { CallReport } from './client.ts';
 import { type Clients, callsComputedBy } from './clients.ts';

@@ -2,7 +2,7 @@
  * What must hold of every run, whatever went wrong in it (DESIGN.md, promises 2 and 5).
  * @module
  */
-import { DAMAGED_MAX } from '../flowserve/asked-peers.ts';
+import { DAMAGED_MAX } from '../flowserve/steps/asked-peers.ts';
 import type { PodStats } from '../results.ts';
 import type { CallReport } from './client.ts';
 import { LOSING } from './fault-kinds.ts';
@@ -18,10 +18,10 @@ export type Violation = { readonly verdict: Exclude<Verdict, 'held'>; readonly w
 /** A request is moved so often without a token in between (actors/request.ts); what is lost once more under it fails. */
 const LOSSES_BORNE = 2;
 
-/** So fails a step whose rows go bad again and again (flowserve/asked-peers.ts, round-lanes.ts). */
+/** So fails a step whose rows go bad again and again (flowserve/steps/asked-peers.ts, round-lanes.ts). */
 const DAMAGED = /^rows .* not what was left there/;
 
-/** What records have no room for is lost with what computes it (flowserve/record-table.ts). */
+/** What records have no room for is lost with what computes it (flowserve/records/record-table.ts). */
 const UNRECORDED = /there was no room to record/;
 
 /** Of a pod that has failed: it says of itself where nothing is left to happen, or the same goes on for ever. */

@@ -1,8 +1,8 @@
 /** Flips a bit of the KV that an NPU holds. @module */
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
+import type { KvPlace } from '../flowserve/layouts/step-layout.ts';
 import { onDie } from '../flowserve/pod-plan.ts';
-import type { KvPlace } from '../flowserve/step-layout.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { flipBit, type Spot } from './damage.ts';
 

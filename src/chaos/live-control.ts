@@ -4,7 +4,7 @@
  * @module
  */
 import type { RingPlace } from '../fabric/links.ts';
-import type { LivePod } from '../live-pod.ts';
+import type { LivePod } from '../pod/live-pod.ts';
 import type { ControlRecoveryStats, PodStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from '../runtime/directory.ts';

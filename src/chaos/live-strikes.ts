@@ -1,5 +1,5 @@
 /** Strikes at a live pod, one after the other: calls are asked, something breaks amid them, and what becomes of both is held against what must. @module */
-import type { LivePod } from '../live-pod.ts';
+import type { LivePod } from '../pod/live-pod.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { PodStats } from '../results.ts';

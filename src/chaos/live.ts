@@ -4,8 +4,8 @@
  * @module
  */
 import { serve } from '../api/index.ts';
-import { createLivePod } from '../live-pod.ts';
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
+import { createLivePod } from '../pod/live-pod.ts';
 import type { Pod } from '../pod.ts';
 import type { Recovery } from '../protocol/recovery.ts';
 import { type Clock, epoch_ms, monotonicClock } from '../runtime/clock.ts';

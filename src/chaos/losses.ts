@@ -7,7 +7,7 @@ import { replicasOf } from '../../actors/policies/expert-placement/expert-map.ts
 import { slotsOfRank } from '../../actors/policies/expert-placement/placement-shape.ts';
 import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import { switchFor } from '../../actors/policies/role-places.ts';
-import { firstMap } from '../flowserve/expert-routing.ts';
+import { firstMap } from '../flowserve/experts/expert-routing.ts';
 import { roleSeatsOf, switchesRoles, waitsForSwitch } from '../flowserve/role-seats.ts';
 import { hasExpertMap, holdersMin, mayMove, successorMs } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';

@@ -14,9 +14,9 @@
  */
 import { type ExpertMap, NO_EXPERT } from '../../actors/policies/expert-placement/expert-map.ts';
 import { slotsOfRank } from '../../actors/policies/expert-placement/placement-shape.ts';
-import { callId } from '../calls.ts';
-import type { Arithmetic } from '../flowserve/arithmetic.ts';
-import type { StepProgram } from '../flowserve/step-program.ts';
+import { callId } from '../calls/calls.ts';
+import type { Arithmetic } from '../flowserve/forward/arithmetic.ts';
+import type { StepProgram } from '../flowserve/steps/step-program.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { Sequence } from '../protocol/messages.ts';

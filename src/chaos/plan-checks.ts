@@ -5,7 +5,7 @@
 
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { shapeAskedFor } from '../flowserve/scale-shapes.ts';
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import { CONTROL_SILENT_MS_MAX } from '../platform/suspicions.ts';
 import { type Role, roleOf } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';

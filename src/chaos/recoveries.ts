@@ -2,7 +2,7 @@
  * How a pod goes on when somebody is lost. Seeds choose among these as they do among topologies, so that each is tried with each fault that may cost a worker.
  * @module
  */
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import { deploy, parseTopology } from '../protocol/topology.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import type { FaultKind, Phase } from './fault-plan.ts';

@@ -6,15 +6,15 @@
  *
  * @module
  */
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import { expertMapsOf } from '../platform/births.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
+import type { VirtualPod } from '../pod/virtual-pod.ts';
 import type { Address } from '../protocol/address.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import type { PodStats } from '../results.ts';
 import { breathe } from '../runtime/event-loop.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
-import type { VirtualPod } from '../virtual-pod.ts';
 import { Agenda } from './agenda.ts';
 import { Arrivals } from './arrivals.ts';
 import { CallTimes } from './call-times.ts';

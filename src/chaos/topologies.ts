@@ -1,5 +1,5 @@
 /** Pods that a campaign tries, by name: each kind of topology, small enough for thousands of runs, with what its fabric and schedulers may be varied by. @module */
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import type { Phase } from './fault-plan.ts';
 

@@ -2,18 +2,19 @@
  * What calls are answered where nothing goes wrong: on one NPU alone, each call once, however many runs ask for it.
  * @module
  */
-import type { Arithmetic } from '../flowserve/arithmetic.ts';
-import { layersWithExperts } from '../flowserve/expert-slots.ts';
-import { MaskedExperts } from '../flowserve/masked-experts.ts';
-import type { StepProgram } from '../flowserve/step-program.ts';
+
+import { layersWithExperts } from '../flowserve/experts/expert-slots.ts';
+import { MaskedExperts } from '../flowserve/experts/masked-experts.ts';
+import type { Arithmetic } from '../flowserve/forward/arithmetic.ts';
+import type { StepProgram } from '../flowserve/steps/step-program.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { loadTokenizer } from '../model/tokenizer.ts';
-import type { GenerateOptions, PodOptions } from '../options.ts';
+import type { GenerateOptions, PodOptions } from '../options/options.ts';
 import type { OpenModel } from '../platform/virtual-options.ts';
+import { createVirtualPod, type VirtualPod } from '../pod/virtual-pod.ts';
 import type { Pod } from '../pod.ts';
 import type { Work } from '../protocol/messages.ts';
 import type { TraceDisk } from '../trace/output-file.ts';
-import { createVirtualPod, type VirtualPod } from '../virtual-pod.ts';
 import type { ChaosCall, ChaosPlan } from './fault-plan.ts';
 import { withMtpTwice } from './mtp-twice.ts';
 

@@ -5,7 +5,7 @@
  */
 import { balancingOf } from '../../actors/policies/placement.ts';
 import { largestTopology } from '../flowserve/scale-shapes.ts';
-import type { PodOptions } from '../options.ts';
+import type { PodOptions } from '../options/options.ts';
 import { deploy, firstGroups, formatTopology, isSplit, parseTopology } from '../protocol/topology.ts';
 import type { SeededRandom } from '../runtime/seeded-random.ts';
 import type { ChaosCall } from './fault-plan.ts';

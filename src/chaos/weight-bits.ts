@@ -1,7 +1,7 @@
 /** Flips a bit of an NPU's weights. @module */
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { expertIn, placeOfSlot } from '../flowserve/expert-slots.ts';
-import { holdsPieces, piecesOf, type RestingLayout } from '../flowserve/resting-weights.ts';
+import { expertIn, placeOfSlot } from '../flowserve/experts/expert-slots.ts';
+import { holdsPieces, piecesOf, type RestingLayout } from '../flowserve/weights/resting-weights.ts';
 import type { VirtualControl } from '../platform/virtual-control.ts';
 import { flipBit, liesThere, type Spot, undo } from './damage.ts';
 

@@ -1,7 +1,7 @@
 /** `minipod chaos live`. @module */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { chaos, LIVE_KIND_TEXTS, LIVE_KINDS, type LiveKind, type LiveReport, type StallParts, WORKER_KINDS } from '../chaos/index.ts';
-import { type PodOptions, podOptionsSchema } from '../options.ts';
+import { type PodOptions, podOptionsSchema } from '../options/options.ts';
 import { RECOVERIES, type Recovery } from '../protocol/recovery.ts';
 import { EXIT_CODES } from './chaos-scope.ts';
 import { type Column, NONE, table } from './columns.ts';

@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import { readText } from '../fidelity/text-windows.ts';
 import { type Divergence, divergenceOf, type LayerError, type Perplexity, type PodOptions, perplexityOf, type WorstToken } from '../index.ts';
-import { parseOptions, podOptionsSchema } from '../options.ts';
+import { parseOptions, podOptionsSchema } from '../options/options.ts';
 import { numericsOf } from '../protocol/numerics.ts';
 import { type Column, table } from './columns.ts';
 import { addFlags, givenFlags, POD_FLAGS } from './flags.ts';

@@ -3,8 +3,8 @@
  * @module
  */
 import prettyBytes from 'pretty-bytes';
-import { busiestOverMean } from '../expert-stats.ts';
 import type { ExpertLayerStats, ExpertStats, PodExperts } from '../index.ts';
+import { busiestOverMean } from '../pod/expert-stats.ts';
 import type { Copied, LostExperts, WeightsCopied } from '../protocol/map-log.ts';
 import { type Column, NONE, table } from './columns.ts';
 import { busiest, type HeatMap, heatLines, heatOf, type Paper } from './expert-heat.ts';

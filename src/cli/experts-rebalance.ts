@@ -3,7 +3,7 @@
  * @module
  */
 import type { Command } from 'commander';
-import { parseOptions } from '../options.ts';
+import { parseOptions } from '../options/options.ts';
 import type { ExpertMove, RebalanceReport } from '../protocol/expert-maps.ts';
 import { type Column, table } from './columns.ts';
 import { addFlags, givenFlags, SERVER_FLAGS } from './flags.ts';

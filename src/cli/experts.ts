@@ -3,7 +3,7 @@
  * @module
  */
 import type { Command } from 'commander';
-import { parseOptions } from '../options.ts';
+import { parseOptions } from '../options/options.ts';
 import { experts, expertsOptionsSchema } from './experts-look.ts';
 import { addPlanCommand } from './experts-plan.ts';
 import { addRebalanceCommand } from './experts-rebalance.ts';

@@ -5,7 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type * as z from 'zod';
 import type { serveOptionsSchema } from '../api/serve.ts';
-import type { generateOptionsSchema, podOptionsSchema } from '../options.ts';
+import type { generateOptionsSchema, podOptionsSchema } from '../options/options.ts';
 import { EXECUTOR_ROLES, type ExecutorRole } from '../protocol/topology.ts';
 import { firstIssue, inWords } from '../protocol/value-words.ts';
 import type { expertsOptionsSchema } from './experts-look.ts';

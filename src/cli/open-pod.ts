@@ -1,7 +1,7 @@
 /** A pod for a command, with its loading shown to whoever watches. @module */
 import yoctoSpinner from 'yocto-spinner';
 import { createPod, type Pod, type PodOptions } from '../index.ts';
-import { podOptionsSchema } from '../options.ts';
+import { podOptionsSchema } from '../options/options.ts';
 import { note } from './output.ts';
 
 const MIB = 1 << 20;

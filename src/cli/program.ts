@@ -6,7 +6,7 @@
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { serveOptionsSchema } from '../api/serve.ts';
 import { type GenerateOptions, MinipodError, type PodOptions } from '../index.ts';
-import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../options.ts';
+import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../options/options.ts';
 import { toErrorRecord } from '../protocol/errors.ts';
 import { VERSION } from '../protocol/version.ts';
 import { addChaosCommands } from './chaos.ts';

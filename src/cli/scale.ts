@@ -3,9 +3,9 @@
  * @module
  */
 import type { Command } from 'commander';
-import { parseOptions } from '../options.ts';
+import { parseOptions } from '../options/options.ts';
+import { scaleSchema } from '../options/scale-options.ts';
 import type { ScaleReport, ServingShape } from '../results.ts';
-import { scaleSchema } from '../scale-options.ts';
 import { addFlags, givenFlags, SCALE_FLAGS } from './flags.ts';
 import { Interrupt } from './interrupt.ts';
 import { printJson, printLine } from './output.ts';

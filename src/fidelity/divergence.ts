@@ -4,7 +4,7 @@
  * @module
  */
 import { setImmediate } from 'node:timers/promises';
-import { LOGIT_ROWS_MAX } from '../flowserve/scratch-layout.ts';
+import { LOGIT_ROWS_MAX } from '../flowserve/layouts/scratch-layout.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { exp } from '../model/kernels/float64.ts';
 import { resolveModel } from '../model/registry.ts';

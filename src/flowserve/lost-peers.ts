@@ -3,7 +3,7 @@
  * @module
  */
 import type { Directory } from '../runtime/directory.ts';
-import type { ExpertService } from './expert-service.ts';
+import type { ExpertService } from './experts/expert-service.ts';
 
 type Host = { readonly lost: Set<number>; readonly services: readonly ExpertService[] };
 

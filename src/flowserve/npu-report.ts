@@ -6,7 +6,7 @@ import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import type { BlockPool } from '../fabric/block-pool.ts';
 import { NO_DRAFTS, type NpuReport } from '../protocol/threads.ts';
 import type { Exchange } from '../xccl/exchange.ts';
-import type { StepTimes } from './step-times.ts';
+import type { StepTimes } from './steps/step-times.ts';
 
 /** Of what a group's first rank tells for all. */
 const NO_SCHEDULER = {

@@ -26,21 +26,21 @@ import { CALLER_THREAD, CONTROL_THREAD, Directory, threadsOf } from '../runtime/
 import { IdleLadder } from '../runtime/idle-ladder.ts';
 import { MessagePort, type ReceivedMail } from '../runtime/message-port.ts';
 import { ownThreadId } from '../runtime/os-thread.ts';
-import type { Arithmetic } from './arithmetic.ts';
-import { Claims } from './claims.ts';
 import { kernelChecksum } from './distflow/checksum.ts';
-import { ExpertForward } from './expert-forward.ts';
-import { DISPATCHES_PER_TURN } from './expert-service.ts';
-import { Forward } from './forward.ts';
-import { kvNetworkOf } from './kv-network.ts';
+import { DISPATCHES_PER_TURN } from './experts/expert-service.ts';
+import type { OnRouted } from './experts/routed-steps.ts';
+import type { Arithmetic } from './forward/arithmetic.ts';
+import { ExpertForward } from './forward/expert-forward.ts';
+import { Forward } from './forward/forward.ts';
+import { type OutputProcess, outputProcesses } from './frontend/output-process.ts';
+import { kvNetworkOf } from './kv/kv-network.ts';
 import { noteLosses } from './lost-peers.ts';
 import { Npus } from './npus.ts';
-import { type OutputProcess, outputProcesses } from './output-process.ts';
 import { areasOfDie, recordTableOf } from './pod-plan.ts';
-import type { OnRouted } from './routed-steps.ts';
-import type { StepProgram } from './step-program.ts';
-import { storedExperts } from './stored-experts.ts';
-import { warmUp } from './warm-up.ts';
+import { Claims } from './records/claims.ts';
+import type { StepProgram } from './steps/step-program.ts';
+import { warmUp } from './steps/warm-up.ts';
+import { storedExperts } from './weights/stored-experts.ts';
 import type { Controllers, WorkerData } from './worker-data.ts';
 
 /** A step that waits looks at its deadline this often, in turns of the loop: a waiting worker turns once a millisecond or faster. */

@@ -9,8 +9,8 @@ import { PANEL } from '../model/kernels/kernels.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { JOB_EXECUTORS_MAX } from '../protocol/request-ids.ts';
 import { type Deployment, firstGroups, formatTopology, isSplit, type Topology } from '../protocol/topology.ts';
+import type { ModelShape } from './layouts/step-layout.ts';
 import type { PlanOptions } from './pod-plan.ts';
-import type { ModelShape } from './step-layout.ts';
 
 /** Tokens from which on a prompt is very long, where nothing is said of it. */
 export const LONG_PROMPT_TOKENS = 8_192;

@@ -23,14 +23,14 @@ import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, ty
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { withDraftLayers } from './drafters/draft-layers.ts';
-import { type ExpertNpuLayout, layoutExpertNpu } from './expert-layout.ts';
-import { type Dtypes, layoutNpu, type NpuLayout } from './npu-layout.ts';
+import { type ExpertNpuLayout, layoutExpertNpu } from './layouts/expert-layout.ts';
+import { type Dtypes, layoutNpu, type NpuLayout } from './layouts/npu-layout.ts';
+import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './layouts/step-layout.ts';
 import { checkOptions, checkSplits, KV_LEASE_MS, LONG_PROMPT_TOKENS } from './option-checks.ts';
-import { RecordTable } from './record-table.ts';
-import { recordsBytes } from './request-records.ts';
+import { RecordTable } from './records/record-table.ts';
+import { recordsBytes } from './records/request-records.ts';
 import { isPlaceOfSwitch } from './role-seats.ts';
 import { isServing, largestTopology, type ScaleMax, type ScaleMin } from './scale-shapes.ts';
-import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './step-layout.ts';
 
 export type PlanOptions = Omit<LayoutOptions, 'kv_blocks' | 'dies' | 'deployment'> & {
   readonly topology: Topology;

@@ -5,8 +5,8 @@
 import type { Home, Place, RoleSeats } from '../../actors/policies/role-places.ts';
 import type { DpGroupPlace, Executor } from '../protocol/topology.ts';
 import type { Hosting } from '../runtime/directory.ts';
-import { takesTurns } from './dp-domains.ts';
-import type { LayoutOptions } from './step-layout.ts';
+import { takesTurns } from './layouts/dp-domains.ts';
+import type { LayoutOptions } from './layouts/step-layout.ts';
 
 /** EP groups as large as this do without missing experts meanwhile (ReviveMoE, arXiv 2602.21140: so few of all experts are missing that the model bears it). */
 const LARGE_EP = 32;

@@ -1,8 +1,8 @@
 /** What a pod's plan bounds each DP group's scheduler by. @module */
 import type { SchedulerLimits } from '../../actors/policies/scheduler-limits.ts';
 import { numericsKey } from '../protocol/numerics.ts';
+import { offersOf } from './layouts/step-layout.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
-import { offersOf } from './step-layout.ts';
 
 export function schedulerLimits({ options, config }: AnyPodPlan): SchedulerLimits {
   const { kv_blocks, kv_block_size, max_batch_tokens, max_batch_requests, dram_blocks, cache_costs } = options;

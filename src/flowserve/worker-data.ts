@@ -3,9 +3,9 @@ import type { Address } from '../protocol/address.ts';
 import type { Message } from '../protocol/messages.ts';
 import type { Birth } from '../runtime/cast.ts';
 import type { Seating } from '../runtime/directory.ts';
-import type { ExpertNpuLayout } from './expert-layout.ts';
-import type { KvLine } from './kv-network.ts';
-import type { NpuLayout } from './npu-layout.ts';
+import type { KvLine } from './kv/kv-network.ts';
+import type { ExpertNpuLayout } from './layouts/expert-layout.ts';
+import type { NpuLayout } from './layouts/npu-layout.ts';
 import type { PodPlan } from './pod-plan.ts';
 
 export type WorkerData = {

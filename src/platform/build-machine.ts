@@ -5,14 +5,14 @@
 import { segmentOf } from '../fabric/address.ts';
 import { AddressSpace } from '../fabric/address-space.ts';
 import { allocateSegments } from '../fabric/memory-plan.ts';
-import { ExpertForward } from '../flowserve/expert-forward.ts';
-import { Forward } from '../flowserve/forward.ts';
+import { ExpertForward } from '../flowserve/forward/expert-forward.ts';
+import { Forward } from '../flowserve/forward/forward.ts';
 import { HashExperts } from '../flowserve/hash-model/hash-experts.ts';
 import { HashForward } from '../flowserve/hash-model/hash-forward.ts';
 import { type HashPodPlan, loadHashWeights, planHashPod, storedHashExperts } from '../flowserve/hash-model/hash-layout.ts';
 import type { NpusOptions } from '../flowserve/npus.ts';
 import { type AnyPodPlan, type PlanOptions, type PodPlan, planPod } from '../flowserve/pod-plan.ts';
-import { type ReadExpert, storedExperts } from '../flowserve/stored-experts.ts';
+import { type ReadExpert, storedExperts } from '../flowserve/weights/stored-experts.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { instantiateKernels, type Kernels, loadKernelModule } from '../model/kernels/kernels.ts';
 import { executorOfNpu } from '../protocol/topology.ts';

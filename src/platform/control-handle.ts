@@ -3,8 +3,8 @@
  * @module
  */
 import type { RegionReport } from '../fabric/region-table.ts';
-import type { LayerLoads } from '../flowserve/expert-loads.ts';
-import type { LayerPlaces } from '../flowserve/expert-places.ts';
+import type { LayerLoads } from '../flowserve/experts/expert-loads.ts';
+import type { LayerPlaces } from '../flowserve/experts/expert-places.ts';
 import type { PlanOptions, PodPlan } from '../flowserve/pod-plan.ts';
 import type { CollectionReport, ExpertReport, KvLinkReport, LinkReport, NpuReport, ThreadReport } from '../protocol/threads.ts';
 import type { ScalingStats } from '../results.ts';

@@ -3,8 +3,8 @@
  * take as long as the longest of them. A step that comes in the midst of an iteration waits for its end, as on the live clock.
  * @module
  */
-import { dpDomainsOf, takesTurns } from '../flowserve/dp-domains.ts';
-import type { LayoutOptions } from '../flowserve/step-layout.ts';
+import { dpDomainsOf, takesTurns } from '../flowserve/layouts/dp-domains.ts';
+import type { LayoutOptions } from '../flowserve/layouts/step-layout.ts';
 import { type Address, idOf } from '../protocol/address.ts';
 import type { StepPlan } from '../protocol/steps.ts';
 

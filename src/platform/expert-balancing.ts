@@ -6,7 +6,7 @@ import { STATE_MS_MAX } from '../../actors/expert-map.ts';
 import type { ExpertBalancer, LastRebalance } from '../../actors/policies/expert-balancer.ts';
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { MapCount } from '../../actors/policies/map-log.ts';
-import { layersWithExperts } from '../flowserve/expert-slots.ts';
+import { layersWithExperts } from '../flowserve/experts/expert-slots.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { assert, MinipodError } from '../protocol/errors.ts';

@@ -2,21 +2,22 @@
  * All NPUs of a model on one thread, whoever asks it to compute: a pod on a virtual clock, or a replay that computes kernels again.
  * @module
  */
-import type { Arithmetic } from '../flowserve/arithmetic.ts';
+
 import { plainChecksum } from '../flowserve/distflow/checksum.ts';
-import type { ExpertMoves } from '../flowserve/expert-moves.ts';
-import { firstMap } from '../flowserve/expert-routing.ts';
-import { DISPATCHES_PER_TURN, type ExpertService } from '../flowserve/expert-service.ts';
-import type { ServiceClock } from '../flowserve/expert-times.ts';
-import type { KvTransfers } from '../flowserve/kv-transfers.ts';
+import type { ExpertMoves } from '../flowserve/experts/expert-moves.ts';
+import { firstMap } from '../flowserve/experts/expert-routing.ts';
+import { DISPATCHES_PER_TURN, type ExpertService } from '../flowserve/experts/expert-service.ts';
+import type { ServiceClock } from '../flowserve/experts/expert-times.ts';
+import type { OnRouted } from '../flowserve/experts/routed-steps.ts';
+import { mapInSlots } from '../flowserve/experts/slot-places.ts';
+import type { Arithmetic } from '../flowserve/forward/arithmetic.ts';
+import type { KvTransfers } from '../flowserve/kv/kv-transfers.ts';
 import { noteLosses } from '../flowserve/lost-peers.ts';
 import { Npus, type NpusHost } from '../flowserve/npus.ts';
 import { areasOfDie } from '../flowserve/pod-plan.ts';
-import { holdsPieces, type RestingLayout } from '../flowserve/resting-weights.ts';
-import type { OnRouted } from '../flowserve/routed-steps.ts';
-import { mapInSlots } from '../flowserve/slot-places.ts';
-import type { StepProgram } from '../flowserve/step-program.ts';
-import type { StepTimes } from '../flowserve/step-times.ts';
+import type { StepProgram } from '../flowserve/steps/step-program.ts';
+import type { StepTimes } from '../flowserve/steps/step-times.ts';
+import { holdsPieces, type RestingLayout } from '../flowserve/weights/resting-weights.ts';
 import { type Address, idOf, roleOf } from '../protocol/address.ts';
 import type { StepSample } from '../protocol/balancing.ts';
 import { assert, UnsoundMemory } from '../protocol/errors.ts';

@@ -8,7 +8,7 @@ import { CardServer } from '../flowserve/distflow/network/card-server.ts';
 import { networkKey } from '../flowserve/distflow/network/frames.ts';
 import { NetworkCard } from '../flowserve/distflow/network/network-card.ts';
 import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
-import type { KvLine } from '../flowserve/kv-network.ts';
+import type { KvLine } from '../flowserve/kv/kv-network.ts';
 import { systemRandom } from '../runtime/clock.ts';
 
 export type NetworkCardData = {

@@ -1,5 +1,5 @@
 /**
- * The thread that is the pod's network card, and the queue pairs of all who pull by it (flowserve/kv-network.ts). It starts anew one that died or hangs.
+ * The thread that is the pod's network card, and the queue pairs of all who pull by it (flowserve/kv/kv-network.ts). It starts anew one that died or hangs.
  *
  *   running ─▶ (exits) ─▶ all queue pairs closed: what went by them fails ─▶ running, and they are opened anew by whoever needs them
  *      └─▶ (does not close what it was asked to: it hangs) ─▶ terminated ─▶ exits, and so on; without proof that it stopped the pod fails
@@ -10,7 +10,7 @@
 import type { Worker } from 'node:worker_threads';
 import type { AddressSpace } from '../fabric/address-space.ts';
 import { QueuePair } from '../flowserve/distflow/network/queue-pair.ts';
-import { CARD_DEADLINE_MS, type KvLine, kvLinesOf } from '../flowserve/kv-network.ts';
+import { CARD_DEADLINE_MS, type KvLine, kvLinesOf } from '../flowserve/kv/kv-network.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import { MinipodError } from '../protocol/errors.ts';
 import { numericsKey } from '../protocol/numerics.ts';

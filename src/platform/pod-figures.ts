@@ -4,8 +4,8 @@
  */
 import type { AddressSpace } from '../fabric/address-space.ts';
 import type { Links } from '../fabric/links.ts';
-import { ExpertLoads } from '../flowserve/expert-loads.ts';
-import { expertPlaces } from '../flowserve/expert-places.ts';
+import { ExpertLoads } from '../flowserve/experts/expert-loads.ts';
+import { expertPlaces } from '../flowserve/experts/expert-places.ts';
 import type { PodPlan } from '../flowserve/pod-plan.ts';
 import type { Cast } from '../runtime/cast.ts';
 import { CONTROL_THREAD, type Directory } from '../runtime/directory.ts';

@@ -1,8 +1,8 @@
 /** What a pod's traces begin with, and who writes them. @module */
 
 import { configOf } from '../flowserve/drafters/speculative.ts';
+import type { OnRouted } from '../flowserve/experts/routed-steps.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
-import type { OnRouted } from '../flowserve/routed-steps.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import { moeLayersOf } from '../model/moe-layers.ts';

@@ -5,9 +5,9 @@
 import { countsOf } from '../../actors/policies/shape-choice.ts';
 import type { Scaling } from '../../actors/scaling.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { heldWeights } from '../flowserve/held-weights.ts';
 import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import { maybeCleared, type ScaleOptions, type Shape, shapeAskedFor } from '../flowserve/scale-shapes.ts';
+import { heldWeights } from '../flowserve/weights/held-weights.ts';
 import { type Address, address } from '../protocol/address.ts';
 import { scale } from '../protocol/constructors.ts';
 import { fromErrorRecord, MinipodError } from '../protocol/errors.ts';

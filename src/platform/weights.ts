@@ -4,11 +4,11 @@
  */
 import type { ExpertMap } from '../../actors/policies/expert-placement/expert-map.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { firstMap } from '../flowserve/expert-routing.ts';
-import { WeightLoader } from '../flowserve/load-weights.ts';
+import { firstMap } from '../flowserve/experts/expert-routing.ts';
+import { attentionLayouts } from '../flowserve/layouts/step-layout.ts';
 import { layoutOnDie, type PodPlan } from '../flowserve/pod-plan.ts';
 import { holdsWeights } from '../flowserve/scale-shapes.ts';
-import { attentionLayouts } from '../flowserve/step-layout.ts';
+import { WeightLoader } from '../flowserve/weights/load-weights.ts';
 import { type Checkpoint, openCheckpoint } from '../model/checkpoint.ts';
 import { isLoaded } from '../model/inventory.ts';
 import { instantiateKernels } from '../model/kernels/kernels.ts';

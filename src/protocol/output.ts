@@ -5,7 +5,7 @@ import type { FinishReason, PositionLogprobs, Sequence, Stage } from './messages
 export type TextTerms = {
   readonly stop: readonly string[];
   readonly skip_special_tokens: boolean;
-  /** Names of parsers (flowserve/parsers); empty: none. */
+  /** Names of parsers (flowserve/frontend/parsers); empty: none. */
   readonly reasoning_parser: string;
   readonly tool_call_parser: string;
   /** The tools' declarations as JSON, where the parser reads them; else empty. */

@@ -5,7 +5,7 @@ import type { PositionLogprobs, Sequence } from './messages.ts';
 /** In a step that was planned before its predecessor had come back: the token that the slot's last step sampled, whichever it is. */
 export const LAST_SAMPLED = -1;
 
-/** When KV is held against the sums that were taken of it (flowserve/kv-sums.ts). */
+/** When KV is held against the sums that were taken of it (flowserve/kv/kv-sums.ts). */
 export const KV_CHECKS = ['each-step', 'off'] as const;
 export type KvChecks = (typeof KV_CHECKS)[number];
 
@@ -13,7 +13,7 @@ export type KvChecks = (typeof KV_CHECKS)[number];
 export const ROW_CHECKS = ['each-step', 'off'] as const;
 export type RowChecks = (typeof ROW_CHECKS)[number];
 
-/** The same of weights (flowserve/weight-checks.ts). */
+/** The same of weights (flowserve/weights/weight-checks.ts). */
 export const WEIGHT_CHECKS = ['scrub', 'each-step', 'off'] as const;
 export type WeightCheck = (typeof WEIGHT_CHECKS)[number];
 

@@ -7,7 +7,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { type BareModel, PASS_ROWS_MAX } from '../fidelity/bare-model.ts';
 import type { TextWindow } from '../fidelity/text-windows.ts';
-import { attendedWidth } from '../flowserve/rank-split.ts';
+import { attendedWidth } from '../flowserve/forward/rank-split.ts';
 import { isMoeLayer } from '../model/moe-layers.ts';
 import { type Matrix, matrix } from './matrix.ts';
 

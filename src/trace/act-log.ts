@@ -10,7 +10,7 @@
 import { writeSync } from 'node:fs';
 import { type FrameAddress, RingProducer } from '../fabric/ring.ts';
 import { type RingShape, ringBytes } from '../fabric/ring-layout.ts';
-import type { OnRouted } from '../flowserve/routed-steps.ts';
+import type { OnRouted } from '../flowserve/experts/routed-steps.ts';
 import type { Act, Witness } from '../runtime/cast.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { actRecord } from './act-record.ts';

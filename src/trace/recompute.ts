@@ -6,14 +6,14 @@
  */
 
 import { speculativeOf } from '../flowserve/drafters/speculative-config.ts';
-import { KvCopies } from '../flowserve/kv-copies.ts';
+import { ROUTED } from '../flowserve/experts/routed-steps.ts';
+import { KvCopies } from '../flowserve/kv/kv-copies.ts';
 import type { NpusHost } from '../flowserve/npus.ts';
 import type { PlanOptions } from '../flowserve/pod-plan.ts';
-import { ROUTED } from '../flowserve/routed-steps.ts';
 import { openCheckpoint } from '../model/checkpoint.ts';
 import { modelDigest } from '../model/model-digest.ts';
 import { listModels, resolveModel } from '../model/registry.ts';
-import { podOptionsSchema } from '../options.ts';
+import { podOptionsSchema } from '../options/options.ts';
 import { buildMachine, type Machine, type OnProgress } from '../platform/build-machine.ts';
 import { MachineNpus } from '../platform/machine.ts';
 import { routingHeaderOf } from '../platform/recording.ts';

@@ -2,7 +2,7 @@
  * What the gates chose in one step of an NPU, as a value and as a record of the routing trace (docs/routing-trace.md).
  * @module
  */
-import { expertBytes, PHASES, ROUTED, ROUTED_KIND, ROUTED_SPAN } from '../flowserve/routed-steps.ts';
+import { expertBytes, PHASES, ROUTED, ROUTED_KIND, ROUTED_SPAN } from '../flowserve/experts/routed-steps.ts';
 import { MinipodError } from '../protocol/errors.ts';
 
 /**

@@ -1,5 +1,5 @@
 /** The tokens of the fake pod: what they are, which comes next, and how a choice writes them. @module */
-import type { ResolvedGenerateOptions } from '../../src/options.ts';
+import type { ResolvedGenerateOptions } from '../../src/options/options.ts';
 import type { Chunk, TokenLogprob } from '../../src/results.ts';
 
 export const BOS = 256;

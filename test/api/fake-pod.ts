@@ -3,8 +3,8 @@
  * Tokens 0–255 are bytes, 256 is bos, 257 is the end of a sequence; some generated characters take two tokens.
  * @module
  */
-import type { ContextOptions } from '../../src/context-options.ts';
-import { type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from '../../src/options.ts';
+import type { ContextOptions } from '../../src/options/context-options.ts';
+import { type GenerateOptions, generateOptionsSchema, parseOptions, type ResolvedGenerateOptions } from '../../src/options/options.ts';
 import type { ModelInfo, Pod, RebalanceOptions } from '../../src/pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';

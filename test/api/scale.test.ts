@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import { createPod, type Pod } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { type App, ask, post, refusal } from './ask.ts';
 import { FakePod } from './fake-pod.ts';
 

@@ -1,7 +1,7 @@
 /** What /metrics tells of when tokens came, whatever their client does. */
 import { expect, it } from 'vitest';
 import { createMetrics } from '../../src/api/metrics.ts';
-import { LiveGeneration } from '../../src/generation.ts';
+import { LiveGeneration } from '../../src/calls/generation.ts';
 import { FakePod } from './fake-pod.ts';
 
 it('should tell how far tokens came apart, though nobody reads them', async () => {

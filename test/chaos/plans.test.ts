@@ -4,7 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { phaseOf } from '../../src/chaos/fault-kinds.ts';
 import { type ChaosPlan, type ChaosPlanInput, cellsOf, chaos, FAULT_KINDS, type Fault } from '../../src/chaos/index.ts';
 import { recoveryOf } from '../../src/chaos/recoveries.ts';
-import { podOptionsSchema } from '../../src/options.ts';
+import { podOptionsSchema } from '../../src/options/options.ts';
 import { isChangeable, ROOT } from '../cli/source-copy.ts';
 import { traceFolder } from '../trace/files.ts';
 import { PLANTED } from './planted/planted-bugs.ts';

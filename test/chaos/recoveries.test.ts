@@ -8,7 +8,7 @@ import { Losses } from '../../src/chaos/losses.ts';
 import { MaskedSteps, wrongOfMasked } from '../../src/chaos/masked-reference.ts';
 import { isRefusedForLoss } from '../../src/chaos/shape-refusals.ts';
 import { Undisturbed } from '../../src/chaos/undisturbed.ts';
-import type { PodOptions } from '../../src/options.ts';
+import type { PodOptions } from '../../src/options/options.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import { NS_PER_MS } from '../../src/runtime/virtual-host.ts';
 

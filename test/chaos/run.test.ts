@@ -9,12 +9,12 @@ import { type CallReport, type ChaosPlanInput, chaos, type FaultInput } from '..
 
 import { violationsOfCall } from '../../src/chaos/invariants.ts';
 import { struckBy } from '../../src/chaos/struck-part.ts';
+import { createVirtualPod } from '../../src/pod/virtual-pod.ts';
 import type { Address } from '../../src/protocol/address.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
 import type { Mail } from '../../src/runtime/cast.ts';
 import { Directory } from '../../src/runtime/directory.ts';
 import { SeededRandom } from '../../src/runtime/seeded-random.ts';
-import { createVirtualPod } from '../../src/virtual-pod.ts';
 import { traceFolder } from '../trace/files.ts';
 import { CALLS, HALVES, plan, SPLIT } from './small-plans.ts';
 

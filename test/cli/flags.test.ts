@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { serveOptionsSchema } from '../../src/api/serve.ts';
 import { addFlags, POD_FLAGS, PROGRAM_ONLY, SAMPLING_FLAGS, SERVE_FLAGS } from '../../src/cli/flags.ts';
-import { generateOptionsSchema, podOptionsSchema } from '../../src/options.ts';
+import { generateOptionsSchema, podOptionsSchema } from '../../src/options/options.ts';
 
 describe('flags', () => {
   it('should be the options of the embedded API, all of them but those of virtual clocks and of contexts, which end with the command’s pod, and no other', () => {

@@ -1,8 +1,8 @@
 /** The forward pass alone, one NPU and no actors, against the reference implementations. */
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
-import { LOGIT_ROWS_MAX } from '../../src/flowserve/scratch-layout.ts';
-import type { StepProgram } from '../../src/flowserve/step-program.ts';
+import { LOGIT_ROWS_MAX } from '../../src/flowserve/layouts/scratch-layout.ts';
+import type { StepProgram } from '../../src/flowserve/steps/step-program.ts';
 import { agreedTokens, casesOf, folderOf, lastLogitsOf, MODELS, nameOf, TOLERANCE } from './goldens.ts';
 import { type BareModel, generateGreedily, loadBareModel } from './one-npu.ts';
 

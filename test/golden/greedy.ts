@@ -1,6 +1,6 @@
 /** Sampling parameters that ask for nothing, and sequences with them. */
-import { samplingRecord } from '../../src/call.ts';
-import { generateOptionsSchema, parseOptions } from '../../src/options.ts';
+import { samplingRecord } from '../../src/calls/call.ts';
+import { generateOptionsSchema, parseOptions } from '../../src/options/options.ts';
 import { NO_TERMS } from '../../src/protocol/constructors.ts';
 import type { Sequence } from '../../src/protocol/messages.ts';
 

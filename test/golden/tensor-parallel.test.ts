@@ -1,7 +1,7 @@
 /** The forward pass split over the ranks of a DP group: whatever the split, the bits of one NPU. */
 
 import { describe, expect, it } from 'vitest';
-import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
+import { attentionLayouts } from '../../src/flowserve/layouts/step-layout.ts';
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 import type { Topology } from '../../src/protocol/topology.ts';
 import { casesOf, folderOf, MODELS } from './goldens.ts';

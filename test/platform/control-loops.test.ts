@@ -1,7 +1,7 @@
 /** Each loop that nobody asks for is seen to go on, and found within two of its periods where it dies in silence: by what it does, not by what it says. */
 import { expect, it } from 'vitest';
 import { ControlLoops } from '../../src/platform/control-loops.ts';
-import { createVirtualPod, type VirtualPod } from '../../src/virtual-pod.ts';
+import { createVirtualPod, type VirtualPod } from '../../src/pod/virtual-pod.ts';
 
 const BEAT_LOOKS = 8;
 

@@ -1,8 +1,8 @@
 /** What is broken on purpose in a machine's NPUs: whoever breaks the same NPU meanwhile neither ends nor forgets it. */
 import { expect, it } from 'vitest';
 import { createPod } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 
 const create = async (): Promise<VirtualPod> => (await createPod({ clock: 'virtual', kernels: 'hash' })) as VirtualPod;
 const MS = 1_000_000;

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
 import { restartStages } from '../../src/platform/restart-stages.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { deploy, parseTopology } from '../../src/protocol/topology.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { expectNothingLeft, fingerprint } from '../system/pods.ts';
 
 const VIRTUAL: PodOptions = { clock: 'virtual', kernels: 'hash' };

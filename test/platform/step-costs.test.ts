@@ -1,7 +1,7 @@
 /** On a virtual clock a pod whose shape changes takes the time of a pod that has always had that shape. */
 import { expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 
 const create = async (options: PodOptions): Promise<VirtualPod> => (await createPod({ clock: 'virtual', kernels: 'hash', ...options })) as VirtualPod;
 

@@ -1,7 +1,7 @@
 /** Workers of a virtual pod are lost whole, at any moment: what they held goes on elsewhere or waits for their successors, with the same bits. */
 import { describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { expectNothingLeft, fingerprint } from '../system/pods.ts';
 
 const VIRTUAL: PodOptions = { clock: 'virtual', kernels: 'hash' };

@@ -6,7 +6,7 @@ import { planPod } from '../../src/flowserve/pod-plan.ts';
 import { openCheckpoint } from '../../src/model/checkpoint.ts';
 import { loadKernelModule } from '../../src/model/kernels/kernels.ts';
 import { isMoeLayer } from '../../src/model/moe-layers.ts';
-import { podOptionsSchema } from '../../src/options.ts';
+import { podOptionsSchema } from '../../src/options/options.ts';
 import { loadWeights, type ProgressReport } from '../../src/platform/weights.ts';
 import { parseTopology } from '../../src/protocol/topology.ts';
 import { TINY } from '../model/checkpoint-folder.ts';

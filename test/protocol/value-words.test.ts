@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { chatSchema, completionSchema, contextSchema, detokenizeSchema, parseRequest, tokenizeSchema } from '../../src/api/schemas.ts';
-import { contextOptionsSchema } from '../../src/context-options.ts';
-import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../../src/options.ts';
+import { contextOptionsSchema } from '../../src/options/context-options.ts';
+import { generateOptionsSchema, parseOptions, podOptionsSchema } from '../../src/options/options.ts';
 import { firstIssue, inWords } from '../../src/protocol/value-words.ts';
 
 const WRONG = ['x', '', -1, 0, 1.5, 1e300, Number.NaN, true, [], {}, [{}], ['a'], [[-1]], { a: 1 }, { type: 5 }, () => 1];

@@ -4,7 +4,7 @@
  */
 import { expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 
 const [DIES, REQUESTS_OF_DIE, TOKENS] = [2, 60, 60];
 const [ITERATION_MS, GAP_MS, ACCEPTANCE] = [93, 2, 0.9];

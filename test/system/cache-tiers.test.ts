@@ -1,9 +1,9 @@
 /** KV so small that sequences give way and blocks move between HBM and DRAM all the time: no token tells. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { StepLayout } from '../../src/flowserve/step-layout.ts';
+import type { StepLayout } from '../../src/flowserve/layouts/step-layout.ts';
 import type { Completion, Pod, PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { withPod } from './pods.ts';
 

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { afterAll, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
 import type { GenerateOptions, InspectionEvent } from '../../src/index.ts';
-import { createLivePod, type LivePod } from '../../src/live-pod.ts';
+import { createLivePod, type LivePod } from '../../src/pod/live-pod.ts';
 import { epoch_ms, monotonicClock } from '../../src/runtime/clock.ts';
 import { actsOf } from '../../src/trace/acts.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';

@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { serve } from '../../src/api/index.ts';
+import { UnreadChunks } from '../../src/calls/unread-chunks.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
-import { UnreadChunks } from '../../src/unread-chunks.ts';
 import { runs } from '../property-runs.ts';
 import { liveBytes } from './clients.ts';
 import { crowd, talesAlone } from './crowd-clients.ts';

@@ -1,7 +1,7 @@
 /** Workers die in turn, each when the one before has a successor: no request fails of it, whoever dies, and the tokens stay the same. */
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { cases } from '../property-runs.ts';
 import { expectNothingLeft } from './pods.ts';
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { createApp } from '../../src/api/index.ts';
 import type { PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { APART, loseAfter, mirrored, open } from './lost-npus.ts';
 import { expectNothingLeft } from './pods.ts';
 

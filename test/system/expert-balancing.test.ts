@@ -2,12 +2,12 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
-import { RoundExperts } from '../../src/flowserve/round-experts.ts';
+import { RoundExperts } from '../../src/flowserve/experts/round-experts.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import { balancingReports } from '../../src/platform/expert-balancing.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import type { ExpertBalancingStats } from '../../src/results.ts';
 import { breathe } from '../../src/runtime/event-loop.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { cases, runs } from '../property-runs.ts';
 import { draws } from '../trace/files.ts';
 import { forceRebalances } from './forced-rebalances.ts';

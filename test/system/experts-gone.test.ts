@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import type { Pod, PodOptions } from '../../src/index.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { APART, after, answersOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { openRig, ROGUE } from './rig.ts';

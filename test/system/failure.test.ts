@@ -1,10 +1,10 @@
 /** What breaks fails the requests it held, with a clear error, and stops nothing else; what a thread held that dies goes on elsewhere. */
 
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { CallerPeers } from '../../src/caller-peers.ts';
+import { CallerPeers } from '../../src/calls/caller-peers.ts';
 import { offsetOf } from '../../src/fabric/address.ts';
-import type { NpuLayout } from '../../src/flowserve/npu-layout.ts';
-import { attentionLayouts } from '../../src/flowserve/step-layout.ts';
+import type { NpuLayout } from '../../src/flowserve/layouts/npu-layout.ts';
+import { attentionLayouts } from '../../src/flowserve/layouts/step-layout.ts';
 import type { Completion, GenerateOptions, Pod, PodOptions } from '../../src/index.ts';
 import type { PeerNews } from '../../src/protocol/threads.ts';
 import { cases } from '../property-runs.ts';

@@ -7,8 +7,8 @@
 import { type ExpertMap, expertMap, NO_EXPERT } from '../../actors/policies/expert-placement/expert-map.ts';
 import { planRounds } from '../../actors/policies/expert-placement/map-rounds.ts';
 import { Reconfiguration } from '../../actors/policies/reconfiguration.ts';
-import { firstMap } from '../../src/flowserve/expert-routing.ts';
-import { layersWithExperts } from '../../src/flowserve/expert-slots.ts';
+import { firstMap } from '../../src/flowserve/experts/expert-routing.ts';
+import { layersWithExperts } from '../../src/flowserve/experts/expert-slots.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
 import { address, idOf } from '../../src/protocol/address.ts';
 import type { Commands } from '../../src/protocol/messages.ts';

@@ -1,7 +1,7 @@
 /** Experts of a lost NPU that have copies elsewhere are served there at once, whoever waited for it goes on; those that have none are waited for. */
 import { describe, expect, it } from 'vitest';
 import type { Pod, PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { APART, answersOf, balancerOf, loseAfter, mirrored, open, right } from './lost-npus.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';
 import { openRig } from './rig.ts';

@@ -2,7 +2,7 @@
 import { expect } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 
 export const mirrored = (redundant_slots: number): PodOptions => ({ expert_balancing: { policy: 'mirrored', redundant_slots, period_ms: 1_000_000 } });
 /** Two attention NPUs on worker 0, and an expert NPU on worker 1 and one on worker 2. */

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Completion, createPod } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint } from './pods.ts';
 import { readNothingFrom } from './reading-nothing.ts';

@@ -2,10 +2,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BEAT_MS } from '../../actors/policies/heartbeats.ts';
-import { CallCounts } from '../../src/call-counts.ts';
-import { Delivery } from '../../src/delivery.ts';
-import type { DeliveredRecords } from '../../src/flowserve/delivered-records.ts';
-import { LiveGeneration } from '../../src/generation.ts';
+import { CallCounts } from '../../src/calls/call-counts.ts';
+import { Delivery } from '../../src/calls/delivery.ts';
+import { LiveGeneration } from '../../src/calls/generation.ts';
+import type { DeliveredRecords } from '../../src/flowserve/records/delivered-records.ts';
 import type { Chunk, LinkStats, Pod } from '../../src/index.ts';
 import type { ChunkRecord } from '../../src/protocol/caller.ts';
 import type { MinipodError } from '../../src/protocol/errors.ts';

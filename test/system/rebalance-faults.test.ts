@@ -2,12 +2,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { NO_EXPERT, replicasOf } from '../../actors/policies/expert-placement/expert-map.ts';
-import { expertIn, layersWithExperts, SLOT, SLOT_WORDS } from '../../src/flowserve/expert-slots.ts';
+import { expertIn, layersWithExperts, SLOT, SLOT_WORDS } from '../../src/flowserve/experts/expert-slots.ts';
 import type { ScaleOptions } from '../../src/flowserve/scale-shapes.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { cases } from '../property-runs.ts';
 import { expectNothingLeft } from './pods.ts';
 import { holders } from './shapes.ts';

@@ -6,15 +6,15 @@ import { offsetOf } from '../../src/fabric/address.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import type { PodPlan } from '../../src/flowserve/pod-plan.ts';
 import type { ScaleOptions } from '../../src/flowserve/scale-shapes.ts';
-import { LivePod } from '../../src/live-pod.ts';
 import { resolveModel } from '../../src/model/registry.ts';
-import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from '../../src/options.ts';
+import { jobExecutorsOf, type PodOptions, parseOptions, podOptionsSchema } from '../../src/options/options.ts';
+import { topologyOf } from '../../src/options/topology-options.ts';
 import { Control } from '../../src/platform/control.ts';
 import type { ControlOptions } from '../../src/platform/control-handle.ts';
+import { LivePod } from '../../src/pod/live-pod.ts';
 import { toErrorRecord } from '../../src/protocol/errors.ts';
 import { monotonicClock } from '../../src/runtime/clock.ts';
 import { CONTROL_THREAD } from '../../src/runtime/directory.ts';
-import { topologyOf } from '../../src/topology-options.ts';
 import { LiveInspection } from '../../src/trace/live-inspection.ts';
 import { RogueOrder } from './rogue-order.ts';
 

@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { createPod, type GenerateOptions, type Pod } from '../../src/index.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { npuLost, scaleOverdue, scaleRetry } from '../../src/protocol/constructors.ts';
 import { npuBack } from '../../src/protocol/expert-maps.ts';
 import { mapDone, mapWanted } from '../../src/protocol/map-log.ts';
 import type { Message } from '../../src/protocol/messages.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { expectNothingLeft } from './pods.ts';
 import { holders } from './shapes.ts';
 

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import type { TaskPlacement } from '../../actors/policies/placement.ts';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { expectNothingLeft } from './pods.ts';
 

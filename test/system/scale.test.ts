@@ -2,11 +2,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createPod, type GenerateOptions, type Pod, type PodOptions } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { KernelRecomputation } from '../../src/trace/recompute.ts';
 import { replayTrace } from '../../src/trace/replay-trace.ts';
 import { parseRunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { cases, runs } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { expectNothingLeft, fingerprint, sleep, withPod } from './pods.ts';

@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { expectNothingLeft } from './pods.ts';
 import { holders } from './shapes.ts';
 

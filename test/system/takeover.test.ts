@@ -4,7 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { Admission } from '../../src/fabric/admission.ts';
 import { LeaderLease } from '../../src/fabric/leader-lease.ts';
 import { type Completion, createPod, type GenerateOptions, type InspectionEvent, type Pod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { runs } from '../property-runs.ts';
 import { expectNothingLeft, fingerprint, sleep } from './pods.ts';
 import { openRig } from './rig.ts';

@@ -2,17 +2,17 @@
  * A small pod around the real ends of the output shortcut: rings, the caller's side and request records are the shipped ones; workers, which stream tokens and
  * die, and the control plane, which has what they held computed elsewhere, are a few lines. The test decides what happens next.
  */
-import { CallerPeers } from '../../src/caller-peers.ts';
-import { Calls } from '../../src/calls.ts';
+import { CallerPeers } from '../../src/calls/caller-peers.ts';
+import { Calls } from '../../src/calls/calls.ts';
 import { AddressSpace } from '../../src/fabric/address-space.ts';
 import { ControlPage } from '../../src/fabric/control-page.ts';
 import { Links, planRings } from '../../src/fabric/links.ts';
 import { allocateSegments, planMemory } from '../../src/fabric/memory-plan.ts';
 import { clearRing } from '../../src/fabric/ring-layout.ts';
-import { DeliveredRecords } from '../../src/flowserve/delivered-records.ts';
-import { RecordTable } from '../../src/flowserve/record-table.ts';
-import { RecordTaking } from '../../src/flowserve/record-taking.ts';
-import { RequestRecords, recordsBytes } from '../../src/flowserve/request-records.ts';
+import { DeliveredRecords } from '../../src/flowserve/records/delivered-records.ts';
+import { RecordTable } from '../../src/flowserve/records/record-table.ts';
+import { RecordTaking } from '../../src/flowserve/records/record-taking.ts';
+import { RequestRecords, recordsBytes } from '../../src/flowserve/records/request-records.ts';
 import type { Generation } from '../../src/index.ts';
 import { idOf, roleOf } from '../../src/protocol/address.ts';
 import type { CallerToPod, ChunkRecord, PodToCaller } from '../../src/protocol/caller.ts';

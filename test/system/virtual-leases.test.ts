@@ -1,7 +1,7 @@
 /** Leases of KV on a virtual clock: when one ends there, and what of a pull it can still meet (docs/distflow.md). */
 import { expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { expectNothingLeft } from './pods.ts';
 
 const CALLS = 12;

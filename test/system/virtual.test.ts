@@ -1,9 +1,9 @@
 /** The pod on its virtual clock: the live pod's tokens, and one run for one seed, on every runtime. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Chunk, createPod, type Pod, type PodOptions } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { breathe } from '../../src/runtime/event-loop.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { cases } from '../property-runs.ts';
 import { traceFolder } from '../trace/files.ts';
 import { withPod } from './pods.ts';

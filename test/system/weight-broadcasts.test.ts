@@ -2,16 +2,16 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { ExpertBalancer } from '../../actors/policies/expert-balancer.ts';
 import { NO_EXPERT } from '../../actors/policies/expert-placement/expert-map.ts';
-import { expertIn, layersWithExperts, SLOT, SLOT_WORDS } from '../../src/flowserve/expert-slots.ts';
-import { sumsOf } from '../../src/flowserve/resting-weights.ts';
-import { slotPlace, slotsOfDie } from '../../src/flowserve/slot-places.ts';
+import { expertIn, layersWithExperts, SLOT, SLOT_WORDS } from '../../src/flowserve/experts/expert-slots.ts';
+import { slotPlace, slotsOfDie } from '../../src/flowserve/experts/slot-places.ts';
+import { sumsOf } from '../../src/flowserve/weights/resting-weights.ts';
 import { createPod, type Pod, type PodOptions } from '../../src/index.ts';
 import type { VirtualControl } from '../../src/platform/virtual-control.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { BROADCAST_MS_MAX, type ExpertWork } from '../../src/protocol/expert-maps.ts';
 import type { MapEntry } from '../../src/protocol/map-log.ts';
 import { type ExpertGroup, executorOfNpu } from '../../src/protocol/topology.ts';
 import type { ExpertBalancingStats, ScalingStats } from '../../src/results.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { expectNothingLeft, withPod } from './pods.ts';
 import { holders } from './shapes.ts';
 

@@ -1,7 +1,7 @@
 /** What a trace says of its run: every option that changes what a run does. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
-import { podOptionsSchema } from '../../src/options.ts';
+import { podOptionsSchema } from '../../src/options/options.ts';
 import { parseRunHeader, type RunHeader } from '../../src/trace/run-header.ts';
 import { TraceReader } from '../../src/trace/trace-reader.ts';
 import { traceFolder } from './files.ts';

@@ -2,6 +2,7 @@
 import { copyFileSync, statSync, truncateSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createPod, type PodOptions } from '../../src/index.ts';
+import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { idOf } from '../../src/protocol/address.ts';
 import type { ActRecord } from '../../src/trace/act-record.ts';
 import { actsOf } from '../../src/trace/acts.ts';
@@ -12,7 +13,6 @@ import type { PhaseSlice } from '../../src/trace/views/choice-track.ts';
 import { lifeLines } from '../../src/trace/views/life-text.ts';
 import { PHASES, type RequestLife, sumOf } from '../../src/trace/views/request-life.ts';
 import { RequestLives } from '../../src/trace/views/request-lives.ts';
-import type { VirtualPod } from '../../src/virtual-pod.ts';
 import { openRig } from '../system/rig.ts';
 import { traceFolder } from './files.ts';
 import { recordDeaths, recordHandoffs, recordLive, recordLiveHandoffs, recordPreemptions, recordVirtual } from './recorded-runs.ts';

@@ -11,7 +11,7 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import type { BlockPool } from '../../fabric/block-pool.ts';
 import { assert, invariantBroken, MinipodError } from '../../protocol/errors.ts';
-import type { KvPlace } from '../step-layout.ts';
+import type { KvPlace } from '../layouts/step-layout.ts';
 import { BlockWalk } from './block-walk.ts';
 import type { Checksum } from './checksum.ts';
 import { POLL_BYTES } from './copying.ts';

@@ -2,7 +2,7 @@
  * What a decode NPU is told of blocks on offer, in a message of a few numbers; all else lies in the offer itself (offer-layout.ts). xDeepServe §5.1, step 3.
  * @module
  */
-import type { KvPlace } from '../step-layout.ts';
+import type { KvPlace } from '../layouts/step-layout.ts';
 import type { OffersPlace } from './offer-layout.ts';
 
 export type Registration = {

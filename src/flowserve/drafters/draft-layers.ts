@@ -1,6 +1,6 @@
 /** Which of a checkpoint's MTP layers a pod has in memory. @module */
 import { MinipodError } from '../../protocol/errors.ts';
-import type { ModelShape } from '../step-layout.ts';
+import type { ModelShape } from '../layouts/step-layout.ts';
 import type { Speculative } from './speculative.ts';
 
 /** A real model says how many there are; a shape that was written down has as many as are wanted. */

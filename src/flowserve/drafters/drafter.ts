@@ -5,8 +5,8 @@
  */
 import type { Sequence } from '../../protocol/messages.ts';
 import type { StepEntry, StepOutcome, StepPlan } from '../../protocol/steps.ts';
-import type { Span } from '../arithmetic.ts';
-import type { Part } from '../step-parts.ts';
+import type { Span } from '../forward/arithmetic.ts';
+import type { Part } from '../steps/step-parts.ts';
 
 /**
  * A step that has drawn its tokens. `plan`: with all drafts in it; `spans`: of each entry its last rows, all that it has where the drafter `goesThrough` them;

@@ -29,12 +29,12 @@ import type { AddressSpace } from '../../fabric/address-space.ts';
 import { draftLayerOf, layersInMemory } from '../../model/moe-layers.ts';
 import type { Sequence } from '../../protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../protocol/steps.ts';
-import type { Arithmetic, Span, StepGraphs, TokenSampler } from '../arithmetic.ts';
-import type { ExpertBatches } from '../expert-batches.ts';
-import type { ExpertService } from '../expert-service.ts';
-import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
-import { ofSelected, SelectedRows } from '../selected-rows.ts';
-import { type Compute, compute, type Experts, layerParts, type Part, type Projection } from '../step-parts.ts';
+import type { ExpertBatches } from '../experts/expert-batches.ts';
+import type { ExpertService } from '../experts/expert-service.ts';
+import type { Arithmetic, Span, StepGraphs, TokenSampler } from '../forward/arithmetic.ts';
+import { LOGIT_ROWS_MAX } from '../layouts/scratch-layout.ts';
+import { ofSelected, SelectedRows } from '../steps/selected-rows.ts';
+import { type Compute, compute, type Experts, layerParts, type Part, type Projection } from '../steps/step-parts.ts';
 import type { DraftedStep, Drafter } from './drafter.ts';
 import { SlotRows } from './slot-rows.ts';
 

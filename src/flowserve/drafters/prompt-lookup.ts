@@ -4,7 +4,7 @@
  * @module
  */
 import type { Sequence } from '../../protocol/messages.ts';
-import type { Part } from '../step-parts.ts';
+import type { Part } from '../steps/step-parts.ts';
 import type { Drafter } from './drafter.ts';
 
 /** Tokens that must be found again: at most, and at least. */

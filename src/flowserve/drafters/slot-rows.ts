@@ -11,8 +11,8 @@
 import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { assert } from '../../protocol/errors.ts';
-import type { Span } from '../arithmetic.ts';
-import type { StepLayout } from '../step-layout.ts';
+import type { Span } from '../forward/arithmetic.ts';
+import type { StepLayout } from '../layouts/step-layout.ts';
 
 export class SlotRows {
   readonly #space: AddressSpace;

@@ -8,9 +8,9 @@ import { offsetOf } from '../../fabric/address.ts';
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { invariantBroken } from '../../protocol/errors.ts';
 import type { WireKernels } from '../../xccl/wire-format.ts';
-import type { ExpertArithmetic, GuardSeat } from '../arithmetic.ts';
-import { expertIn } from '../expert-slots.ts';
-import type { DieLayout, ModelShape } from '../step-layout.ts';
+import { expertIn } from '../experts/expert-slots.ts';
+import type { ExpertArithmetic, GuardSeat } from '../forward/arithmetic.ts';
+import type { DieLayout, ModelShape } from '../layouts/step-layout.ts';
 import { Hash } from './hash.ts';
 import type { HashExpertLayout } from './hash-layout.ts';
 

@@ -15,19 +15,17 @@ import { layersInMemory } from '../../model/moe-layers.ts';
 import { assert, MinipodError } from '../../protocol/errors.ts';
 import { executorOfNpu, sharedExpertNpusOf } from '../../protocol/topology.ts';
 import { type AreaSizes, layoutAreas } from '../../xccl/areas.ts';
-import { layoutEvenExperts } from '../average-routing.ts';
 import { plainChecksum } from '../distflow/checksum.ts';
 import { withDraftLayers } from '../drafters/draft-layers.ts';
-import { firstMap } from '../expert-routing.ts';
-import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../expert-slots.ts';
-import { layoutSlotRows } from '../mtp-layout.ts';
-import { layoutNarrow } from '../narrow-rows.ts';
-import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
-import { layoutWeightSums, RestingWeights } from '../resting-weights.ts';
-import { layoutRouting } from '../routed-steps.ts';
-import { holdsWeights } from '../scale-shapes.ts';
-import { LOGIT_ROWS_MAX } from '../scratch-layout.ts';
-import { layoutSecondBatch } from '../second-batch.ts';
+import { layoutEvenExperts } from '../experts/average-routing.ts';
+import { firstMap } from '../experts/expert-routing.ts';
+import { layersWithExperts, layoutSlotTables, layoutStaging, placeOfSlot, type SlotWeights, writeSlot } from '../experts/expert-slots.ts';
+import { layoutRouting } from '../experts/routed-steps.ts';
+import { layoutNarrow } from '../forward/narrow-rows.ts';
+import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../forward/tensor-share.ts';
+import { layoutSlotRows } from '../layouts/mtp-layout.ts';
+import { LOGIT_ROWS_MAX } from '../layouts/scratch-layout.ts';
+import { layoutSecondBatch } from '../layouts/second-batch.ts';
 import {
   areaSizes,
   dispatchPlaces,
@@ -46,10 +44,12 @@ import {
   type StepScratch,
   secondPlaces,
   sharedNpuFor,
-} from '../step-layout.ts';
-import type { ReadExpert } from '../stored-experts.ts';
-import { type Gathered, projectionShareOf, type TensorShare, tensorShareOf } from '../tensor-share.ts';
-import { type AttentionTurnsPlace, layoutAttentionTurns, layoutExpertTurns } from '../turns-layout.ts';
+} from '../layouts/step-layout.ts';
+import { type AttentionTurnsPlace, layoutAttentionTurns, layoutExpertTurns } from '../layouts/turns-layout.ts';
+import { type PlanOptions, type PodPlanOf, planDies } from '../pod-plan.ts';
+import { holdsWeights } from '../scale-shapes.ts';
+import { layoutWeightSums, RestingWeights } from '../weights/resting-weights.ts';
+import type { ReadExpert } from '../weights/stored-experts.ts';
 import { Hash } from './hash.ts';
 
 /** Of a row of activations, a KV cell, an expert's weights. */

@@ -11,7 +11,7 @@
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import { type ErrorRecord, MinipodError, toErrorRecord } from '../../protocol/errors.ts';
 import type { PositionLogprobs, Sampling, Sequence } from '../../protocol/messages.ts';
-import type { Sampled, TokenSampler } from '../arithmetic.ts';
+import type { Sampled, TokenSampler } from '../forward/arithmetic.ts';
 import { Hash } from './hash.ts';
 import type { HashForward } from './hash-forward.ts';
 

@@ -9,7 +9,7 @@ import { dieOfPuller, isOver } from '../../../src/flowserve/distflow/lease-word.
 import { LinkCluster, type LinkClusterOptions } from '../../../src/flowserve/distflow/link-cluster.ts';
 import { layoutOffers, type OffersPlace } from '../../../src/flowserve/distflow/offer-layout.ts';
 import { Offers } from '../../../src/flowserve/distflow/offers.ts';
-import { type KvPlace, kvPool } from '../../../src/flowserve/step-layout.ts';
+import { type KvPlace, kvPool } from '../../../src/flowserve/layouts/step-layout.ts';
 
 export const BLOCKS_MAX = 16;
 

@@ -1,5 +1,5 @@
 // Which slot computes which token: the gate's choice by the expert map, sorted by (NPU, slot, token), a counting sort.
-// src/flowserve/expert-batches.ts does the same in JavaScript for steps that are no program; a test holds the two against each other.
+// src/flowserve/experts/expert-batches.ts does the same in JavaScript for steps that are no program; a test holds the two against each other.
 
 /** Bytes of a share: u32 first segment, segments, first pair, pairs. */
 const SHARE_BYTES: usize = 16;
