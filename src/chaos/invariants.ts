@@ -49,7 +49,9 @@ function explained(
   const losses = [...LOSING, 'kv-bit-flip' as const].reduce((sum, kind) => sum + effective(kind), silent);
   // Of two steps of one NPU that failed either may have been the call's.
   const failed = reports.some(({ failing }) => failing?.calls.includes(id) === true && message.includes(failing.message));
-  if (failed || losses > (UNRECORDED.test(message) ? 0 : LOSSES_BORNE)) codes.add('worker_failed');
+  if (failed || losses > LOSSES_BORNE) codes.add('worker_failed');
+  // For want of experts groups are given up too, with what has no record.
+  if (UNRECORDED.test(message) && (losses > 0 || lacked)) codes.add('worker_failed');
   if (effective('row-bit-flip') > DAMAGED_MAX && DAMAGED.test(message)) codes.add('worker_failed');
   if (lacked) for (const code of FOR_WANT) codes.add(code);
   if (calls[call]?.deadline_ms !== undefined) codes.add('deadline_exceeded');

@@ -108,10 +108,16 @@ describe('a pod whose lost workers have no successors', () => {
 
   it('should be explained by what it lacks, and by nothing else', () => {
     const plan = parsePlan({ pod: { ...APART, ...ROOM }, calls: CALLS, faults: [lost(2)] });
-    const failed: CallReport = { id: 'cmpl-1', code: 'experts_lost', message: '', tokens: 0, chunks: 0, wrong: [] };
-    const struck = [{ kind: 'worker-lost', phase: 'decode', struck: true, effect: 1 }] as const;
-    const found = (lacked: boolean): number => violationsOfCall(plan, struck, 0, failed, { silent: 0, lacked }).length;
-    expect([found(false), found(true)]).toEqual([1, 0]);
+    const wanting: CallReport = { id: 'cmpl-1', code: 'experts_lost', message: '', tokens: 0, chunks: 0, wrong: [] };
+    // What groups that are given up had no record of is lost with them.
+    const unrecorded: CallReport = {
+      ...wanting,
+      code: 'worker_failed',
+      message: 'the DP group of the request died, and there was no room to record all of it',
+    };
+    const struck = [{ kind: 'expert-lost', phase: 'decode', struck: true, effect: 0 }] as const;
+    const found = (call: CallReport, lacked: boolean): number => violationsOfCall(plan, struck, 0, call, { silent: 0, lacked }).length;
+    expect([wanting, unrecorded].flatMap((call) => [found(call, false), found(call, true)])).toEqual([1, 0, 1, 0]);
   });
 });
 
