@@ -4,13 +4,14 @@
  * @example
  * node bench/prefix-cache.ts                       # everything, writes bench/results/prefix-cache.json
  * BENCH_ONLY=ttft node bench/prefix-cache.ts
+ * BENCH_ONLY=tp node bench/prefix-cache.ts
  * BENCH_ONLY=dram node bench/prefix-cache.ts
  * BENCH_ONLY=remote node bench/prefix-cache.ts
  * @module
  */
 import { RelationalTensorCache } from '../actors/policies/relational-tensor-cache.ts';
 import { makeCopies } from '../src/fabric/copy.ts';
-import { createPod, type Pod } from '../src/index.ts';
+import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { resolveModel } from '../src/model/registry.ts';
 import { HOST_CORE, kvBlockBytes } from '../src/simulate/roofline.ts';
@@ -129,8 +130,11 @@ async function restedFirstToken_ms(pod: Pod, prompt: readonly number[], data_par
   return firstToken_ms(pod, prompt, data_parallel_rank);
 }
 
-async function measureTtft(): Promise<unknown> {
-  await using pod = await createPod();
+/** One NPU attends to the whole prefix, or two of one DP group each with half of the heads, on a core of its own. */
+const TENSOR_PARALLEL = { topology: 'colocated:dp=1,tp=2', workers: 2 } as const;
+
+async function measureTtft(options: PodOptions = {}): Promise<unknown> {
+  await using pod = await createPod(options);
   let fresh = 3;
   // Never the same suffix twice, so that it is always computed.
   const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
@@ -150,7 +154,7 @@ async function measureTtft(): Promise<unknown> {
     rows.push({ suffix: length, alone_ms, known_ms, unknown_ms, goal_ms: TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms });
   }
   printTable(
-    `The first token of a prompt of ${PREFIX_TOKENS} tokens that are known and a suffix that is not: ms`,
+    `The first token of a prompt of ${PREFIX_TOKENS} tokens that are known and a suffix that is not${options.topology === undefined ? '' : `, ${options.topology}`}: ms`,
     ['suffix, tokens', 'the suffix alone', 'known', 'goal', 'nothing known'],
     rows.map((row) => [
       String(row.suffix),
@@ -278,7 +282,13 @@ async function measureRemote(): Promise<unknown> {
   return rows;
 }
 
-const PARTS: Readonly<Record<string, () => unknown>> = { ttft: measureTtft, dram: measureDram, remote: measureRemote, tree: measureTree };
+const PARTS: Readonly<Record<string, () => unknown>> = {
+  ttft: () => measureTtft(),
+  tp: () => measureTtft(TENSOR_PARALLEL),
+  dram: measureDram,
+  remote: measureRemote,
+  tree: measureTree,
+};
 
 const results: Record<string, unknown> = {};
 for (const [part, run] of Object.entries(PARTS)) if (isAsked(part)) results[part] = await run();
