@@ -8,6 +8,7 @@
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
+import type { SumAtRest } from '../src/flowserve/distflow/copying.ts';
 import { Instance } from '../src/flowserve/distflow/instance.ts';
 import { MemoryBackend } from '../src/flowserve/distflow/memory-backend.ts';
 import { QueuePair } from '../src/flowserve/distflow/network/queue-pair.ts';
@@ -99,8 +100,8 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
     const seal = (offer: Offer<string>): void => {
       while (!offer.isSealed) sides.offers.poll(0);
     };
-    const pull = ({ registration }: Offer<string>, { targets }: Slice): void => {
-      instance.pull('p', OWNER, registration, sides.places[0], targets);
+    const pull = ({ registration }: Offer<string>, { targets }: Slice, sumAtRest: SumAtRest | null = null): void => {
+      instance.pull('p', OWNER, registration, sides.places[0], targets, sumAtRest);
       finish();
       sides.offers.poll(0);
       sides.offers.drain();
@@ -116,11 +117,11 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
         plain: () => transfer(next(), PLAIN),
         generations: () => {
           const slice = next();
-          return transfer(slice, { layers: layersOf(bytes), generations: slice.generations, checksums: null });
+          return transfer(slice, { ...PLAIN, layers: layersOf(bytes), generations: slice.generations });
         },
         checksums: () => {
           const slice = next();
-          return transfer(slice, { layers: layersOf(bytes), generations: slice.generations, checksums: slice.sums });
+          return transfer(slice, { ...PLAIN, layers: layersOf(bytes), generations: slice.generations, checksums: slice.sums });
         },
         // The holder's sums have brought its source into the cache, as they do where it is pulled soon after the prefill.
         pull: () => {
@@ -128,6 +129,14 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
           const offer = opened(sides, slice);
           seal(offer);
           return timed_us(() => pull(offer, slice));
+        },
+        // As a pod does, unless `kv_checks` is off.
+        guarded: () => {
+          const slice = next();
+          const offer = opened(sides, slice);
+          const rests = new Int32Array(count);
+          seal(offer);
+          return timed_us(() => pull(offer, slice, (index, at) => (rests[index] = sides.checksum.rest(0, at, bytes))));
         },
         seal: () => {
           const slice = next();
@@ -146,12 +155,13 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
       generations: medianRatio(came.copy, came.generations),
       checksums: medianRatio(came.copy, came.checksums),
       pull: medianRatio(came.copy, came.pull),
+      guarded: medianRatio(came.copy, came.guarded),
     };
     rows.push({ bytes, blocks: count, us, ratio, goal: bytes >= GOAL.from_bytes ? GOAL.ratio : null });
   }
   printTable(
     `Scattered KV blocks, ${SLICE_BYTES >> 20} MiB a turn, from NPU to NPU in ${segments === 1 ? 'one segment' : 'two segments'}: against memory.copy of the same blocks`,
-    ['block', 'copy, GB/s', 'transfer', 'goal', '+ generations', '+ checksums', 'pull by lease', "holder's sums, GB/s"],
+    ['block', 'copy, GB/s', 'transfer', 'goal', '+ generations', '+ checksums', 'pull by lease', '+ sums at rest', "holder's sums, GB/s"],
     rows.map(({ bytes, us, ratio, goal }) => [
       `${bytes / KIB} KiB`,
       digits(gigabytes(SLICE_BYTES, us.copy)),
@@ -160,6 +170,7 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
       digits(ratio.generations),
       digits(ratio.checksums),
       digits(ratio.pull),
+      digits(ratio.guarded),
       digits(gigabytes(SLICE_BYTES, us.seal)),
     ]),
   );

@@ -6,6 +6,9 @@ import { type Backend, Pieces, WorkRequest } from './backend.ts';
 import { type BlockShape, BlockWalk, type WalkOrder } from './block-walk.ts';
 import type { Checksum } from './checksum.ts';
 
+/** Takes, of what lies at the address, the sum by which that one of the targets is guarded from then on. */
+export type SumAtRest = (index: number, address: number) => void;
+
 /** Bytes that one poll copies at most, and sums: 0.05 to 0.2 ms of a thread that has others to serve. */
 export const POLL_BYTES = 1 << 20;
 
@@ -19,15 +22,26 @@ export class Copying {
   readonly #checksum: Checksum | null;
   readonly #sources: ArrayLike<number>;
   readonly #targets: ArrayLike<number>;
+  readonly #sumAtRest: SumAtRest | null;
   readonly #pieces = new Pieces();
   /** Goes after the walk: what is copied and not summed lies between. */
   readonly #summed: BlockWalk;
   #filled_bytes = 0;
   #posted_bytes = 0;
 
-  constructor(backend: Backend, checksum: Checksum | null, shape: BlockShape, sources: ArrayLike<number>, targets: ArrayLike<number>, order: WalkOrder) {
+  /** `sumAtRest`: called for each block before it is copied, with its source; by memory, block by block, and where sums are wanted alone. */
+  constructor(
+    backend: Backend,
+    checksum: Checksum | null,
+    shape: BlockShape,
+    sources: ArrayLike<number>,
+    targets: ArrayLike<number>,
+    order: WalkOrder,
+    sumAtRest: SumAtRest | null = null,
+  ) {
     this.#backend = backend;
     this.#checksum = checksum;
+    this.#sumAtRest = sumAtRest;
     this.#sources = sources;
     this.#targets = targets;
     this.walk = new BlockWalk(shape, order);
@@ -62,7 +76,9 @@ export class Copying {
     let bytes = 0;
     while (!walk.isDone && walk.layer < layers_there && (bytes === 0 || bytes + walk.bytes <= budget_bytes) && this.#backend.broken === null) {
       const { block, at, bytes: size } = walk;
-      sums[block] = checksum.copy(sums[block] as number, (this.#targets[block] as number) + at, (this.#sources[block] as number) + at, size);
+      const source = this.#sources[block] as number;
+      if (at === 0) this.#sumAtRest?.(block, source);
+      sums[block] = checksum.copy(sums[block] as number, (this.#targets[block] as number) + at, source + at, size);
       bytes += size;
       walk.advance();
     }

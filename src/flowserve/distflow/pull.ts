@@ -7,6 +7,8 @@
  *
  * Meanwhile it looks at the header, over and over: at the progress, where layers come one by one, and whether the holder has fenced it. Over a network, where
  * each look is a request, it pauses between two that find nothing new.
+ * The sum by which a block is guarded where it rests is always taken before the one that proves it, of its source or of its target: what goes bad between the two
+ * is not what is guarded, so whoever reads it finds out. The other way round the sum at rest would prove what came after the proof.
  * It is done only if its release was the lease's next word after its claim: then the holder knows it too. Where link or puller are lost while the release is on
  * its way, the holder may know of a pull that counts for nothing; that is the decode's to compute anew, as after any loss of its own.
  * @module
@@ -14,7 +16,7 @@
 import { MinipodError } from '../../protocol/errors.ts';
 import { WorkRequest } from './backend.ts';
 import { BlockWalk } from './block-walk.ts';
-import { POLL_BYTES } from './copying.ts';
+import { POLL_BYTES, type SumAtRest } from './copying.ts';
 import type { End } from './end.ts';
 import type { UnreturnedLease } from './lease-return.ts';
 import { isSerialOf, LEASE, leaseWord, pullerOf, stateName } from './lease-word.ts';
@@ -35,7 +37,7 @@ export class Pull {
   readonly #place: OfferPlace;
   readonly #targets: ArrayLike<number>;
   readonly #layers: number;
-  readonly #sumAtRest: (() => void) | null;
+  readonly #sumAtRest: SumAtRest | null;
   readonly #held: number;
   readonly #pulling: number;
   readonly #fenced: number;
@@ -54,11 +56,13 @@ export class Pull {
   #wasClaiming = false;
   #restsUntil_ms = Number.NEGATIVE_INFINITY;
   #isUnreturned = false;
+  /** Both sums are taken where the blocks have come to rest: over a network, and where layers come one by one. */
+  #sumsLate = false;
   #transfer: Transfer | null = null;
   #result: Poll = PENDING;
 
-  /** `targets`: where each block goes, in their order. `sumAtRest`: takes the sums by which they are guarded from then on; null: nobody does. @throws `invalid_request` where they are another number, or the slot is none. */
-  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: (() => void) | null = null) {
+  /** `targets`: where each block goes, in their order. `sumAtRest` null: they are not guarded. @throws `invalid_request` where they are another number, or the slot is none. */
+  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: SumAtRest | null = null) {
     const { slot, serial, blocks } = registration;
     if (blocks !== targets.length) throw new MinipodError('invalid_request', `pull: ${blocks} blocks are on offer, and ${targets.length} are to be filled`);
     const puller = pullerOf(end.die, end.epoch);
@@ -229,6 +233,7 @@ export class Pull {
     const sources = Float64Array.from(this.#blocks, (block) => address + block * block_bytes);
     const progress = this.#header[OFFER_WORD.progress] as number;
     const there = layersThere(progress, this.#layers);
+    this.#sumsLate = this.#sumAtRest !== null && !(this.#end.backend.isMemory && there === this.#layers);
     const transfer = new Transfer(
       this.#end,
       { addresses: sources, bytes: block_bytes },
@@ -236,7 +241,8 @@ export class Pull {
       {
         layers: { layer_bytes, first: 0, end: this.#layers },
         generations: { table: generations, blocks: this.#blocks, values: this.#generations },
-        checksums: 'later',
+        checksums: this.#sumsLate ? null : 'later',
+        sumAtRest: this.#sumsLate ? null : this.#sumAtRest,
       },
       there === this.#layers ? 'by request' : 'by layer',
     );
@@ -274,25 +280,24 @@ export class Pull {
   }
 
   #compareSums(): void {
-    const corruptIn = (sums: Int32Array): number => sums.findIndex((sum, index) => sum !== this.#sums[index]);
-    let corrupt = corruptIn(this.#transfer?.sums ?? this.#sums);
-    if (corrupt < 0 && this.#sumAtRest !== null) {
-      // In this order: what goes bad between copy and sum at rest, which may be long where layers come one by one, has the latter prove it; so it is looked at once more.
-      this.#sumAtRest();
-      corrupt = corruptIn(this.#sumsThere());
-    }
+    const sums = this.#sumsLate ? this.#sumsThere(this.#sumAtRest as SumAtRest) : (this.#transfer as Transfer).sums;
+    const corrupt = sums.findIndex((sum, index) => sum !== this.#sums[index]);
     if (corrupt >= 0) this.#fail('corrupt', `block ${this.#blocks[corrupt]} arrived with another sum than it was offered with`);
     else this.#phase = PHASE.release;
   }
 
-  /** Of the targets as they are now. */
-  #sumsThere(): Int32Array {
+  /** Of the targets as they are now, each while it is in the cache. */
+  #sumsThere(sumAtRest: SumAtRest): Int32Array {
     const { layer_bytes } = this.#source.kv;
     const { checksum } = this.#end;
     const sums = new Int32Array(this.#blocks.length);
     const walk = new BlockWalk({ blocks: sums.length, layer_bytes, first_layer: 0, end_layer: this.#layers }, 'by request');
-    for (; !walk.isDone; walk.advance())
-      sums[walk.block] = checksum.sum(sums[walk.block] as number, (this.#targets[walk.block] as number) + walk.at, walk.bytes);
+    for (; !walk.isDone; walk.advance()) {
+      const { block, at, bytes } = walk;
+      const target = this.#targets[block] as number;
+      if (at === 0) sumAtRest(block, target);
+      sums[block] = checksum.sum(sums[block] as number, target + at, bytes);
+    }
     return sums;
   }
 

@@ -8,7 +8,7 @@
 import { addressText } from '../../fabric/address.ts';
 import { WorkRequest } from './backend.ts';
 import type { WalkOrder } from './block-walk.ts';
-import { Copying, POLL_BYTES } from './copying.ts';
+import { Copying, POLL_BYTES, type SumAtRest } from './copying.ts';
 import type { End } from './end.ts';
 import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
 import { type LayerRange, mustBeHeld, type Scatter, type Span, shapeOf, spanOf } from './scatter.ts';
@@ -22,8 +22,10 @@ export type Terms = {
   readonly generations: Generations | null;
   /** Of each range as it must arrive (checksum.ts); `later`: they are summed, and whoever asked compares. */
   readonly checksums: ArrayLike<number> | 'later' | null;
+  /** As `Copying`; null: nothing is guarded. */
+  readonly sumAtRest: SumAtRest | null;
 };
-export const PLAIN: Terms = { layers: null, generations: null, checksums: null };
+export const PLAIN: Terms = { layers: null, generations: null, checksums: null, sumAtRest: null };
 
 const PHASE = { region: 0, copy: 1, generations: 2, regionAgain: 3, settle: 4, over: 5 } as const;
 
@@ -49,7 +51,8 @@ export class Transfer {
     this.#source = source;
     this.#terms = terms;
     this.#span = spanOf(source);
-    this.#copying = new Copying(end.backend, terms.checksums === null ? null : end.checksum, shape, source.addresses, target.addresses, order);
+    const checksum = terms.checksums === null ? null : end.checksum;
+    this.#copying = new Copying(end.backend, checksum, shape, source.addresses, target.addresses, order, terms.sumAtRest);
     this.#found = new Int32Array(terms.generations === null ? 0 : shape.blocks);
     this.#phase = shape.blocks === 0 ? PHASE.over : PHASE.region;
     this.#result = shape.blocks === 0 ? DONE : PENDING;

@@ -123,9 +123,10 @@ export class KvSums {
     }
   }
 
-  /** Blocks that were filled from elsewhere, proved by whoever has brought them. */
-  arrived(blocks: readonly number[]): void {
-    for (const block of blocks) this.#take(block, this.#kv.block_size);
+  /** A block is filled from elsewhere: it has the sum of the whole one that lies at `address`. Whoever brings it proves it then. */
+  arrive(block: number, address: number): void {
+    const { block_size } = this.#kv;
+    this.set(block, { sum: this.#sumAt(address, block_size), filled: block_size });
   }
 
   of(block: number): KvSum {
@@ -161,8 +162,11 @@ export class KvSums {
   }
 
   #sumOf(block: number, filled: number): number {
-    const { address, block_bytes, block_size, run_bytes } = this.#kv;
-    const from = address + block * block_bytes;
+    return this.#sumAt(this.#kv.address + block * this.#kv.block_bytes, filled);
+  }
+
+  #sumAt(from: number, filled: number): number {
+    const { block_size, run_bytes } = this.#kv;
     const end = from + this.#guarded_bytes;
     let sum = 0;
     if (filled === block_size) for (let at = from; at < end; at += CHUNK_BYTES) sum = this.#sum(sum, at, Math.min(CHUNK_BYTES, end - at));

@@ -222,9 +222,7 @@ export class KvTransfers {
       const { owner, blocks, pull, offer } = this.#pulls.get(keyOf(token)) as PullUnderWay;
       this.#pulls.delete(keyOf(token));
       if (end.state === 'failed' && end.reason === 'link_broken') this.#untold.add(offer.die);
-      if (end.state === 'done') this.#copyToRanks(token.group, blocks);
-      // The first rank's are summed by its pull.
-      if (end.state === 'done') for (const npu of this.#npusOf(token.group).slice(1)) this.#sumsOf(npu)?.arrived(blocks);
+      if (end.state === 'done') this.#copyToRanks(token.group, blocks, owner.kvSums);
       for (const block of blocks) owner.blocks.free(block);
       const message = end.state === 'failed' ? transferFailed(token.id, toErrorRecord(end.error)) : transferDone(token.id);
       this.#tell(token, message, pull.copied_bytes);
@@ -262,7 +260,7 @@ export class KvTransfers {
       const registration = { npu, slot, serial, blocks: offer.blocks.length };
       const targets = blocks.map((block) => owner.blocks.addressOf(block));
       const { kvSums } = owner;
-      const sumAtRest = kvSums === null ? null : (): void => kvSums.arrived(blocks);
+      const sumAtRest = kvSums === null ? null : (index: number, at: number): void => kvSums.arrive(blocks[index] as number, at);
       const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
       const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets, sumAtRest);
       this.#pulls.set(keyOf(token), { pull, owner, blocks, offer });
@@ -272,13 +270,17 @@ export class KvTransfers {
     }
   }
 
-  #copyToRanks(group: Address, blocks: readonly number[]): void {
+  #copyToRanks(group: Address, blocks: readonly number[], pulled: KvSums | null): void {
     const { space, directory } = this.#options;
     const [first, ...others] = this.#npusOf(group);
     const { kv } = this.#sourceOf(first as number, directory.dieOfNpu(first as number));
     for (const npu of others) {
       const { kv: target } = this.#sourceOf(npu, directory.dieOfNpu(npu));
-      for (const block of blocks) space.copy(target.address + block * kv.block_bytes, kv.address + block * kv.block_bytes, kv.block_bytes);
+      const sums = this.#sumsOf(npu);
+      for (const block of blocks) {
+        space.copy(target.address + block * kv.block_bytes, kv.address + block * kv.block_bytes, kv.block_bytes);
+        if (pulled !== null) sums?.set(block, pulled.of(block));
+      }
     }
   }
 

@@ -33,7 +33,7 @@ function proven({ rig, from }: Sides, checksums: boolean): Terms {
   const values = from.map((block) => rig.pool(0).generationOf(block));
   const sum = (address: number): number => rig.checksum.sum(0, address, kv.block_bytes);
   return {
-    layers: null,
+    ...PLAIN,
     generations: { table: kv.generations, blocks: Int32Array.from(from), values },
     checksums: checksums ? rig.addresses(0, from).map(sum) : null,
   };

@@ -108,11 +108,11 @@ describe('sums of KV at rest', () => {
   });
 
   it('should guard what was brought from elsewhere, and cut the sum of its end where that is written on', () => {
-    const { sums, table, step, flip } = makeSequence();
+    const { sums, table, step, flip, kv } = makeSequence();
     step(0, 20);
-    sums.arrived(table.slice(0, 2));
+    for (const block of table.slice(0, 2)) sums.arrive(block, kv.address + block * kv.block_bytes);
     step(20, 1);
-    sums.arrived(table.slice(0, 2));
+    for (const block of table.slice(0, 2)) sums.arrive(block, kv.address + block * kv.block_bytes);
     flip(18, 0, 1);
     expect(() => step(21, 1)).toThrow(/1 KV blocks of NPU 0 do not hold what was written there: 2/);
   });
