@@ -26,6 +26,8 @@ import { Exchange } from '../src/xccl/exchange.ts';
 export type BareLoop = {
   /** Generates `count` tokens for each prompt; returns the ids, `[sequence][token]`. */
   generate(prompts: readonly (readonly number[])[], count: number): number[][];
+  /** One step of `tokens` that follow `known` others of their sequence. Whatever lies where the KV of those should be: it takes as long, and its rows mean nothing. */
+  goOn(known: number, tokens: readonly number[]): void;
 };
 
 const BATCH_TOKENS = 256;
@@ -116,13 +118,22 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     return spans.map((_, index) => kernels.argmaxRow(at.logits + index * config.vocabSize * 4, config.vocabSize));
   }
 
-  function generate(prompts: readonly (readonly number[])[], count: number): number[][] {
-    const blocksOfEach = Math.ceil((Math.max(...prompts.map(({ length }) => length)) + count) / block_size);
-    prompts.forEach((_, slot) => {
+  function giveBlocks(slots: number, positions: number): void {
+    const blocksOfEach = Math.ceil(positions / block_size);
+    for (let slot = 0; slot < slots; slot++) {
       const table = tableOf(slot) >>> 2;
       for (let block = 0; block < blocksOfEach; block++)
         words[table + block] = offsetOf(layout?.kv.address ?? 0) + (slot * blocksOfEach + block) * (layout?.kv.block_bytes ?? 0);
-    });
+    }
+  }
+
+  function goOn(known: number, tokens: readonly number[]): void {
+    giveBlocks(1, known + tokens.length);
+    step([{ slot: 0, row: 0, rows: tokens.length }], [tokens], [known]);
+  }
+
+  function generate(prompts: readonly (readonly number[])[], count: number): number[][] {
+    giveBlocks(prompts.length, Math.max(...prompts.map(({ length }) => length)) + count);
     const output: number[][] = prompts.map(() => []);
     for (let from = 0; from < prompts.length; ) {
       let to = from;
@@ -154,5 +165,5 @@ export async function loadBareLoop(model = 'tiny-deepseek-v3'): Promise<BareLoop
     }
     return output;
   }
-  return { generate };
+  return { generate, goOn };
 }

@@ -15,6 +15,7 @@ import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { openCheckpoint } from '../src/model/checkpoint.ts';
 import { resolveModel } from '../src/model/registry.ts';
 import { HOST_CORE, kvBlockBytes } from '../src/simulate/roofline.ts';
+import { type BareLoop, loadBareLoop } from './bare-loop.ts';
 import { atLeast, atMost, digits, isAsked, isWhole, ROUNDS, resultsPath, takeTurns } from './fabric-report.ts';
 import { median, printTable, writeResults } from './harness.ts';
 
@@ -107,7 +108,7 @@ function measureTree(): unknown {
 // ---------------------------------------------------------------- the first token of a prompt that is known but for its end
 
 const PREFIX_TOKENS = 1_504;
-const SUFFIXES = [4, 16, 64] as const;
+const SUFFIXES = [1, 4, 16, 64] as const;
 const WARM_ROUNDS = 12;
 /** Before each request that is measured, whatever it finds: what came before is over then, cold blocks are copied, and the pod's threads sleep. */
 const SETTLE_MS = 50;
@@ -130,11 +131,28 @@ async function restedFirstToken_ms(pod: Pod, prompt: readonly number[], data_par
   return firstToken_ms(pod, prompt, data_parallel_rank);
 }
 
+/** What the arithmetic of a suffix takes a bare kernel loop on this thread, which rested as the pod did: behind the prefix, whoever keeps that, and alone. */
+type BareTurns = { readonly bareBehind: () => Promise<number>; readonly bareAlone: () => Promise<number> };
+
+function bareTurns(loop: BareLoop, suffix: () => number[]): BareTurns {
+  const step_ms = async (known: number): Promise<number> => {
+    await settle();
+    const tokens = suffix();
+    const start = performance.now();
+    loop.goOn(known, tokens);
+    return performance.now() - start;
+  };
+  return { bareBehind: () => step_ms(PREFIX_TOKENS), bareAlone: () => step_ms(0) };
+}
+
+const prefixAttention_ms = (came: Readonly<Record<keyof BareTurns, number[]>>): number => median(came.bareBehind) - median(came.bareAlone);
+
 /** One NPU attends to the whole prefix, or two of one DP group each with half of the heads, on a core of its own. */
 const TENSOR_PARALLEL = { topology: 'colocated:dp=1,tp=2', workers: 2 } as const;
 
 async function measureTtft(options: PodOptions = {}): Promise<unknown> {
   await using pod = await createPod(options);
+  const loop = await loadBareLoop();
   let fresh = 3;
   // Never the same suffix twice, so that it is always computed.
   const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
@@ -147,20 +165,24 @@ async function measureTtft(options: PodOptions = {}): Promise<unknown> {
         hot: () => restedFirstToken_ms(pod, [...prefix, ...suffix(length)]),
         alone: () => restedFirstToken_ms(pod, suffix(length)),
         cold: () => restedFirstToken_ms(pod, [...suffix(1), ...prefix.slice(1), ...suffix(length)]),
+        ...bareTurns(loop, () => suffix(length)),
       },
       WARM_ROUNDS,
     );
     const [known_ms, alone_ms, unknown_ms] = [median(came.hot), median(came.alone), median(came.cold)];
-    rows.push({ suffix: length, alone_ms, known_ms, unknown_ms, goal_ms: TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms });
+    const goal_ms = TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms;
+    rows.push({ suffix: length, alone_ms, known_ms, unknown_ms, attention_ms: prefixAttention_ms(came), goal_ms });
   }
   printTable(
     `The first token of a prompt of ${PREFIX_TOKENS} tokens that are known and a suffix that is not${options.topology === undefined ? '' : `, ${options.topology}`}: ms`,
-    ['suffix, tokens', 'the suffix alone', 'known', 'goal', 'nothing known'],
+    ['suffix, tokens', 'the suffix alone', 'known', 'goal', 'later than alone', 'bare kernels', 'nothing known'],
     rows.map((row) => [
       String(row.suffix),
       digits(row.alone_ms),
       digits(row.known_ms),
       atMost(Number(row.goal_ms.toFixed(1)), row.known_ms),
+      digits(row.known_ms - row.alone_ms),
+      digits(row.attention_ms),
       digits(row.unknown_ms),
     ]),
   );
@@ -187,6 +209,7 @@ function copyTime_ms(blocks: number, block_bytes: number): number {
 
 async function measureDram(): Promise<unknown> {
   await using pod = await createPod(DRAM_POD);
+  const loop = await loadBareLoop();
   let fresh = 3;
   const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
   const prefix = Array.from({ length: PREFIX_TOKENS }, (_, at) => 3 + ((at * 31) % 1_900));
@@ -211,21 +234,24 @@ async function measureDram(): Promise<unknown> {
           return took;
         },
         alone: () => restedFirstToken_ms(pod, suffix(length)),
+        ...bareTurns(loop, () => suffix(length)),
       },
       WARM_ROUNDS,
     );
     const [dram_ms, alone_ms] = [median(came.dram), median(came.alone)];
     const goal_ms = TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms + 2 * copy_ms;
-    rows.push({ suffix: length, alone_ms, dram_ms, copy_ms, goal_ms, blocks_brought: brought / rounds });
+    rows.push({ suffix: length, alone_ms, dram_ms, copy_ms, attention_ms: prefixAttention_ms(came), goal_ms, blocks_brought: brought / rounds });
   }
   printTable(
     `The same where the prefix is in host DRAM (${blocks} blocks, ${digits(copy_ms)} ms by memory.copy): ms`,
-    ['suffix, tokens', 'the suffix alone', 'from DRAM', 'goal', 'blocks brought'],
+    ['suffix, tokens', 'the suffix alone', 'from DRAM', 'goal', 'later than alone', 'bare kernels', 'blocks brought'],
     rows.map((row) => [
       String(row.suffix),
       digits(row.alone_ms),
       digits(row.dram_ms),
       atMost(Number(row.goal_ms.toFixed(1)), row.dram_ms),
+      digits(row.dram_ms - row.alone_ms),
+      digits(row.attention_ms),
       digits(row.blocks_brought),
     ]),
   );
@@ -238,6 +264,7 @@ const REMOTE_POD = { topology: 'mixed:colocated=2xdp1', workers: 2, prefix_shari
 
 async function measureRemote(): Promise<unknown> {
   await using pod = await createPod(REMOTE_POD);
+  const loop = await loadBareLoop();
   let fresh = 3;
   const suffix = (length: number): number[] => Array.from({ length }, (_, at) => 3 + ((fresh++ * 7 + at * 13) % 1_900));
   // Another prefix each time: once fetched, it is here.
@@ -260,21 +287,25 @@ async function measureRemote(): Promise<unknown> {
         },
         alone: () => restedFirstToken_ms(pod, suffix(length), 1),
         cold: () => restedFirstToken_ms(pod, [...prefix(), ...suffix(length)], 1),
+        ...bareTurns(loop, () => suffix(length)),
       },
       WARM_ROUNDS,
     );
     const [remote_ms, alone_ms, unknown_ms] = [median(came.remote), median(came.alone), median(came.cold)];
     const goal_ms = TTFT_GOAL.times * alone_ms + TTFT_GOAL.more_ms + 2 * copy_ms;
-    rows.push({ suffix: length, alone_ms, remote_ms, unknown_ms, copy_ms, goal_ms, blocks_fetched: ((await fetched()) - before) / rounds });
+    const attention_ms = prefixAttention_ms(came);
+    rows.push({ suffix: length, alone_ms, remote_ms, unknown_ms, copy_ms, attention_ms, goal_ms, blocks_fetched: ((await fetched()) - before) / rounds });
   }
   printTable(
     `The same where the prefix is at another task executor (${blocks} blocks, ${digits(copy_ms)} ms by memory.copy): ms`,
-    ['suffix, tokens', 'the suffix alone', 'fetched', 'goal', 'nothing known', 'blocks fetched'],
+    ['suffix, tokens', 'the suffix alone', 'fetched', 'goal', 'later than alone', 'bare kernels', 'nothing known', 'blocks fetched'],
     rows.map((row) => [
       String(row.suffix),
       digits(row.alone_ms),
       digits(row.remote_ms),
       atMost(Number(row.goal_ms.toFixed(1)), row.remote_ms),
+      digits(row.remote_ms - row.alone_ms),
+      digits(row.attention_ms),
       digits(row.unknown_ms),
       digits(row.blocks_fetched),
     ]),
