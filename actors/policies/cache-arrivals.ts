@@ -17,7 +17,7 @@ import type { Transfer } from '../../src/protocol/transfers.ts';
 import { type CacheCosts, isWorthFetching, isWorthSwapping } from './cache-costs.ts';
 import { cacheSpace, type Holding } from './cache-holding.ts';
 import { goOnFrom, keepable, reachOf, startFrom } from './foresight.ts';
-import type { PrefixNode } from './prefix-tree.ts';
+import type { RememberedNode } from './prefix-nodes.ts';
 import { PrefixWants } from './prefix-wants.ts';
 import type { RelationalTensorCache } from './relational-tensor-cache.ts';
 import type { RunningBatch } from './running-batch.ts';
@@ -49,7 +49,7 @@ export class CacheArrivals {
   #length = 0;
   #transfers: Transfer[] = [];
   /** What those had whose blocks were taken from them while this step was planned, so far as it was known to others. */
-  #leftBehind: (readonly PrefixNode[])[] = [];
+  #leftBehind: (readonly RememberedNode[])[] = [];
   /** Hits that would have taken longer to fetch than to compute. */
   hits_refused = 0;
 
@@ -265,10 +265,15 @@ export class CacheArrivals {
     if (transfer !== null) this.#transfers.push(transfer);
   }
 
-  /** It has lost its blocks to others; `path`: what of them is known. */
-  giveWay(victim: RunningSequence, path: readonly PrefixNode[]): void {
+  /** What is known of the blocks that a sequence is about to lose, where they might be copied to DRAM. */
+  pathToKeep({ holding }: RunningSequence): readonly RememberedNode[] {
+    return this.#hasDram ? this.#cache.remember(holding) : [];
+  }
+
+  /** It has lost its blocks to others; `path`: what of them is to be kept. */
+  giveWay(victim: RunningSequence, path: readonly RememberedNode[]): void {
     victim.wasFetched = false;
-    if (this.#hasDram && path.length > 0) this.#leftBehind.push(path);
+    if (path.length > 0) this.#leftBehind.push(path);
   }
 
   #seek(next: RunningSequence): Holding | 'aside' | 'full' {

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Context } from './context-index.ts';
-import type { PrefixNode } from './prefix-tree.ts';
+import type { PrefixNode, RememberedNode } from './prefix-nodes.ts';
 import type { Tail } from './prompt-tails.ts';
 
 export type Holding = {
@@ -15,7 +15,7 @@ export type Holding = {
   /** So many of the first positions have their KV in HBM, as far as the cache knows. */
   known: number;
   /** Nodes behind them whose blocks lie in DRAM: Populate brings them. */
-  swapped: readonly PrefixNode[];
+  swapped: readonly RememberedNode[];
   /** What comes next is being moved by this transfer, and is not matched until its end; 0: it is not. */
   awaited: number;
   populating: 'none' | 'copying' | 'done' | 'failed';
@@ -26,11 +26,12 @@ export type Holding = {
   context: Context | null;
 };
 
-export const emptyHolding = (space: string): Holding => ({
+/** Of a path whose blocks those are, the first `known` positions. */
+export const holdingOf = (space: string, path: PrefixNode[], blocks: number[], known: number): Holding => ({
   space,
-  blocks: [],
-  path: [],
-  known: 0,
+  blocks,
+  path,
+  known,
   swapped: [],
   awaited: 0,
   populating: 'none',
@@ -39,6 +40,8 @@ export const emptyHolding = (space: string): Holding => ({
   stand_ins: [],
   context: null,
 });
+
+export const emptyHolding = (space: string): Holding => holdingOf(space, [], [], 0);
 
 /** How KV is computed: one way so far. Blocks that were computed otherwise must not meet these. */
 const NUMERICS = 'default';

@@ -13,7 +13,8 @@ import { assert } from '../../src/protocol/errors.ts';
 import type { TierCopy } from '../../src/protocol/transfers.ts';
 import type { Holding } from './cache-holding.ts';
 import type { KvTiers } from './kv-tiers.ts';
-import { NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
+import { NO_BLOCK, NO_NODE, type PrefixNode, type PrefixNodes, type RememberedNode } from './prefix-nodes.ts';
+import type { PrefixTree } from './prefix-tree.ts';
 import type { PromptTails, Tail } from './prompt-tails.ts';
 
 /** Blocks at another task executor that hold the tokens behind a holding's; a generation tells a block from what was written there since. */
@@ -46,6 +47,7 @@ export type SwapLimits = {
 export class CacheTransfers {
   readonly #limits: SwapLimits & { readonly dram_blocks: number; readonly block_size: number };
   readonly #tree: PrefixTree;
+  readonly #nodes: PrefixNodes;
   readonly #tiers: KvTiers;
   readonly #tails: PromptTails;
   readonly #moves = new Map<number, Move>();
@@ -59,6 +61,7 @@ export class CacheTransfers {
   constructor(limits: SwapLimits & { readonly dram_blocks: number; readonly block_size: number }, tree: PrefixTree, tiers: KvTiers, tails: PromptTails) {
     this.#limits = limits;
     this.#tree = tree;
+    this.#nodes = tree.nodes;
     this.#tiers = tiers;
     this.#tails = tails;
   }
@@ -84,7 +87,7 @@ export class CacheTransfers {
     const tails = new Set<Tail>();
     for (const { kind, nodes, tail, holding } of this.#moves.values()) {
       // What is copied out can be given out.
-      if (kind !== 'swap-out') for (const { pins } of nodes) blocks += pins === 0 ? 1 : 0;
+      if (kind !== 'swap-out') for (const node of nodes) blocks += this.#nodes.pins[node] === 0 ? 1 : 0;
       if (tail === null) continue;
       blocks += holding === null ? 1 : 0;
       if (tail.holders === tail.copies) tails.add(tail);
@@ -95,33 +98,39 @@ export class CacheTransfers {
   /** RTC's Populate from DRAM. */
   swapIn(holding: Holding): TierCopy | null {
     const { swapped } = holding;
-    const ends = swapped.findIndex(({ isGone, moving }) => isGone || moving !== 0);
-    const nodes = ends < 0 ? swapped : swapped.slice(0, ends);
-    const missing = nodes.filter(({ hbm }) => hbm === NO_BLOCK);
-    const unpinned = nodes.filter(({ hbm, pins }) => hbm !== NO_BLOCK && pins === 0);
+    const { hbm, dram, moving, pins } = this.#nodes;
+    const ends = swapped.findIndex(({ node, isGone }) => isGone || moving[node] !== 0);
+    const nodes = (ends < 0 ? swapped : swapped.slice(0, ends)).map(({ node }) => node);
+    const missing = nodes.filter((node) => hbm[node] === NO_BLOCK);
+    const unpinned = nodes.filter((node) => hbm[node] !== NO_BLOCK && pins[node] === 0);
     if (missing.length + unpinned.length > this.#tiers.available) return null;
     holding.swapped = [];
     const id = missing.length > 0 ? this.#newId() : 0;
     // Pinned, all of them, before any room is made: else it might be made of them.
-    for (const node of missing) node.moving = id;
+    for (const node of missing) moving[node] = id;
     for (const node of nodes) this.#tiers.pin(node);
     const targets = new Map(missing.map((node) => [node, this.#tiers.takeHbm()]));
     for (const node of nodes) {
       holding.path.push(node);
-      holding.blocks.push(targets.get(node) ?? node.hbm);
+      holding.blocks.push(targets.get(node) ?? (hbm[node] as number));
     }
     if (missing.length === 0) {
       holding.known = holding.path.length * this.#limits.block_size;
       return null;
     }
     this.#startPopulate(id, 'swap-in', missing, [...targets.values()], holding);
-    return { kind: 'swap-in', id, from: { tier: 'dram', blocks: missing.map(({ dram }) => dram) }, to: { tier: 'hbm', blocks: [...targets.values()] } };
+    return {
+      kind: 'swap-in',
+      id,
+      from: { tier: 'dram', blocks: missing.map((node) => dram[node] as number) },
+      to: { tier: 'hbm', blocks: [...targets.values()] },
+    };
   }
 
   /** RTC's Populate from another task executor. */
   bring(holding: Holding, { tokens, addresses, generations }: RemoteBlocks): RemoteCopy | null {
     holding.swapped = [];
-    if (addresses.length > this.#tiers.available) return null;
+    if (addresses.length > this.#tiers.available || this.#tree.isCutOff(holding.path)) return null;
     const id = this.#newId();
     const { space, path } = holding;
     const nodes: PrefixNode[] = [];
@@ -131,19 +140,20 @@ export class CacheTransfers {
       if (at + this.#limits.block_size > tokens.length) break;
       const known = this.#tree.find(space, path, tokens, at);
       // What is here by now need not be fetched; what is on its way here is waited for another time.
-      if (known !== null && (known.moving !== 0 || known.hbm === NO_BLOCK)) break;
-      const node = known ?? this.#tree.add(space, path, tokens, at);
-      if (known !== null) this.#tiers.pin(known);
+      if (known !== NO_NODE && (this.#nodes.moving[known] !== 0 || this.#nodes.hbm[known] === NO_BLOCK)) break;
+      const node = known === NO_NODE ? this.#tree.add(space, path, tokens, at) : known;
+      if (known !== NO_NODE) this.#tiers.pin(known);
       else {
-        node.moving = id;
+        this.#nodes.moving[node] = id;
         nodes.push(node);
         taken.push(index);
       }
       path.push(node);
     }
     const targets = nodes.map(() => this.#tiers.takeHbm());
+    const { hbm, moving } = this.#nodes;
     let next = 0;
-    for (const node of path.slice(holding.blocks.length)) holding.blocks.push(node.moving === id ? (targets[next++] as number) : node.hbm);
+    for (const node of path.slice(holding.blocks.length)) holding.blocks.push(moving[node] === id ? (targets[next++] as number) : (hbm[node] as number));
     if (nodes.length === 0) {
       holding.known = path.length * this.#limits.block_size;
       return null;
@@ -160,9 +170,9 @@ export class CacheTransfers {
 
   #endPopulate(nodes: readonly PrefixNode[], targets: readonly number[], holding: Holding | null): void {
     nodes.forEach((node, index) => {
-      node.moving = 0;
+      this.#nodes.moving[node] = 0;
       const block = targets[index] as number;
-      if (node.isGone) {
+      if (this.#nodes.isGone(node)) {
         this.#tiers.giveBackAll(node);
         this.#tiers.giveBackHbm(block);
       } else {
@@ -183,15 +193,16 @@ export class CacheTransfers {
       holding.known = first * this.#limits.block_size;
     }
     for (const block of targets) this.#tiers.giveBackHbm(block);
+    const { moving } = this.#nodes;
     assert(
-      nodes.every(({ moving }) => moving === id),
+      nodes.every((node) => moving[node] === id),
       'what a transfer moves, no other does',
     );
-    for (const node of nodes) node.moving = 0;
-    for (const node of nodes) {
-      if (!node.isGone) this.#tiers.forget(node);
-      else this.#tiers.giveBackAll(node);
-    }
+    for (const node of nodes) moving[node] = 0;
+    // With one that is forgotten go those below it.
+    const gone = nodes.filter((node) => this.#nodes.isGone(node));
+    for (const node of nodes) if (!this.#nodes.isGone(node)) this.#tiers.forget(node);
+    for (const node of gone) this.#tiers.giveBackAll(node);
   }
 
   /** RTC's Copy of what is cold, when the marks say so. */
@@ -210,15 +221,16 @@ export class CacheTransfers {
   }
 
   /** RTC's Copy of certain nodes, such as those of a sequence that gave way: of a prefix as much as there is room for, its end first, which goes first too. */
-  copyOut(path: readonly PrefixNode[]): TierCopy | null {
-    const mayMove = ({ isGone, moving, hbm, dram, pins }: PrefixNode): boolean =>
-      !isGone && moving === 0 && pins === 0 && hbm !== NO_BLOCK && dram === NO_BLOCK;
+  copyOut(path: readonly RememberedNode[]): TierCopy | null {
+    const { hbm, dram, moving, pins } = this.#nodes;
+    const mayMove = ({ node, isGone }: RememberedNode): boolean =>
+      !isGone && moving[node] === 0 && pins[node] === 0 && hbm[node] !== NO_BLOCK && dram[node] === NO_BLOCK;
     const first = path.filter(mayMove).slice(0, this.#tiers.available_dram);
-    return this.#startCopyOut(first.length, () => first.findLast(mayMove) ?? null);
+    return this.#startCopyOut(first.length, () => first.findLast(mayMove)?.node ?? NO_NODE);
   }
 
-  #startCopyOut(count: number, next: () => PrefixNode | null): TierCopy | null {
-    if (this.#limits.dram_blocks === 0 || next() === null) return null;
+  #startCopyOut(count: number, next: () => PrefixNode): TierCopy | null {
+    if (this.#limits.dram_blocks === 0 || next() === NO_NODE) return null;
     const id = this.#newId();
     const nodes: PrefixNode[] = [];
     const sources: number[] = [];
@@ -228,15 +240,15 @@ export class CacheTransfers {
       const block = this.#tiers.takeDram();
       if (block === null) break;
       const node = next();
-      if (node === null) {
+      if (node === NO_NODE) {
         this.#tiers.giveBackDram(block);
         break;
       }
-      node.moving = id;
+      this.#nodes.moving[node] = id;
       this.#tiers.settle(node);
       nodes.push(node);
       // By now: it may be forgotten before this is begun.
-      sources.push(node.hbm);
+      sources.push(this.#nodes.hbm[node] as number);
       targets.push(block);
     }
     if (nodes.length === 0) return null;
@@ -248,11 +260,12 @@ export class CacheTransfers {
     // Backwards, so that the coldest comes to stand first again.
     for (let index = nodes.length - 1; index >= 0; index--) {
       const [node, block] = [nodes[index] as PrefixNode, targets[index] as number];
-      node.moving = 0;
-      if (node.isGone) this.#tiers.giveBackAll(node);
-      if (node.isGone || !isDone) this.#tiers.giveBackDram(block);
+      this.#nodes.moving[node] = 0;
+      const isGone = this.#nodes.isGone(node);
+      if (isGone) this.#tiers.giveBackAll(node);
+      if (isGone || !isDone) this.#tiers.giveBackDram(block);
       else this.#tiers.enterDram(node, block);
-      this.#tiers.settle(node, true);
+      if (!isGone) this.#tiers.settle(node, true);
     }
     if (isDone) this.blocks_swapped_out += nodes.length;
   }

@@ -7,23 +7,25 @@
  * @module
  */
 import type { KvTiers } from './kv-tiers.ts';
-import type { PrefixNode } from './prefix-tree.ts';
+import type { PrefixNode, PrefixNodes, RememberedNode } from './prefix-nodes.ts';
 
 export type Context = {
   readonly id: string;
   readonly space: string;
   readonly tokens: readonly number[];
   /** Nodes of its first whole blocks, as far as they were computed; some may be gone. */
-  readonly path: PrefixNode[];
+  readonly path: RememberedNode[];
   isDeleted: boolean;
 };
 
 export class ContextIndex {
+  readonly #nodes: PrefixNodes;
   readonly #tiers: KvTiers;
   readonly #block_size: number;
   readonly #byId = new Map<string, Context>();
 
-  constructor(tiers: KvTiers, block_size: number) {
+  constructor(nodes: PrefixNodes, tiers: KvTiers, block_size: number) {
+    this.#nodes = nodes;
     this.#tiers = tiers;
     this.#block_size = block_size;
   }
@@ -50,7 +52,7 @@ export class ContextIndex {
     if (context === undefined) return false;
     this.#byId.delete(id);
     context.isDeleted = true;
-    for (const node of context.path) this.#release(node);
+    for (const known of context.path) this.#release(known);
     return true;
   }
 
@@ -59,12 +61,11 @@ export class ContextIndex {
     if (context.isDeleted) return;
     const whole = Math.min(path.length, Math.floor(context.tokens.length / this.#block_size));
     for (let depth = 0; depth < whole; depth++) {
-      const [node, before] = [path[depth] as PrefixNode, context.path[depth]];
-      if (node === before) continue;
+      const [known, before] = [this.#nodes.remember(path[depth] as PrefixNode), context.path[depth]];
+      if (known === before) continue;
       if (before !== undefined) this.#release(before);
-      context.path[depth] = node;
-      node.keeps++;
-      this.#tiers.settle(node);
+      context.path[depth] = known;
+      this.#keep(known, 1);
     }
   }
 
@@ -77,9 +78,13 @@ export class ContextIndex {
     }));
   }
 
-  #release(node: PrefixNode): void {
-    if (node.isGone) return;
-    node.keeps--;
+  #release(known: RememberedNode): void {
+    if (!known.isGone) this.#keep(known, -1);
+  }
+
+  #keep({ node }: RememberedNode, more: 1 | -1): void {
+    const { keeps } = this.#nodes;
+    keeps[node] = (keeps[node] as number) + more;
     this.#tiers.settle(node);
   }
 }

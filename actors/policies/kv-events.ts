@@ -6,11 +6,14 @@
  * @module
  */
 import type { KvEvent, KvEventBatch, KvEventBatches, Medium } from '../../src/protocol/kv-events.ts';
-import type { PrefixNode } from './prefix-tree.ts';
+
+/** A block of the prefix tree; `parent`: the name of the one before it, null where there is none. */
+export type NamedBlock = { readonly name: number; readonly parent: number | null; readonly tokens: readonly number[] };
 
 /** Blocks that follow each other under one parent, stored or removed together, are one event. */
-type Run = { readonly type: 'BlockStored' | 'BlockRemoved'; readonly medium: Medium; readonly nodes: PrefixNode[] };
-type Happened = Run | { readonly type: 'AllBlocksCleared' };
+type Stored = { readonly type: 'BlockStored'; readonly medium: Medium; readonly blocks: NamedBlock[] };
+type Removed = { readonly type: 'BlockRemoved'; readonly medium: Medium; readonly names: number[] };
+type Happened = Stored | Removed | { readonly type: 'AllBlocksCleared' };
 
 export class KvEventLog {
   readonly #block_size: number;
@@ -27,23 +30,26 @@ export class KvEventLog {
     this.#batches_max = batches_max;
   }
 
-  stored(node: PrefixNode, medium: Medium): void {
-    if (this.#batches_max === 0) return;
-    const last = this.#open.at(-1);
-    if (last?.type === 'BlockStored' && last.medium === medium && last.nodes.at(-1) === node.parent) last.nodes.push(node);
-    else this.#open.push({ type: 'BlockStored', medium, nodes: [node] });
+  /** Whether anything is noted: else nobody need ask the tree for names. */
+  get isOn(): boolean {
+    return this.#batches_max > 0;
   }
 
-  removed(node: PrefixNode, medium: Medium): void {
-    if (this.#batches_max === 0) return;
+  stored(block: NamedBlock, medium: Medium): void {
     const last = this.#open.at(-1);
-    if (last?.type === 'BlockRemoved' && last.medium === medium) last.nodes.push(node);
-    else this.#open.push({ type: 'BlockRemoved', medium, nodes: [node] });
+    if (last?.type === 'BlockStored' && last.medium === medium && last.blocks.at(-1)?.name === block.parent) last.blocks.push(block);
+    else this.#open.push({ type: 'BlockStored', medium, blocks: [block] });
+  }
+
+  removed(name: number, medium: Medium): void {
+    const last = this.#open.at(-1);
+    if (last?.type === 'BlockRemoved' && last.medium === medium) last.names.push(name);
+    else this.#open.push({ type: 'BlockRemoved', medium, names: [name] });
   }
 
   /** What the open batch says of single blocks is said with it. */
   cleared(): void {
-    if (this.#batches_max > 0) this.#open = [{ type: 'AllBlocksCleared' }];
+    if (this.isOn) this.#open = [{ type: 'AllBlocksCleared' }];
   }
 
   /** Ends a batch, such as that of a step, if anything happened in it. */
@@ -70,16 +76,14 @@ export class KvEventLog {
 
   #eventOf(happened: Happened): KvEvent {
     if (happened.type === 'AllBlocksCleared') return happened;
-    const { nodes, medium } = happened;
-    const block_hashes = nodes.map(({ name }) => name);
-    if (happened.type === 'BlockRemoved') return { type: 'BlockRemoved', block_hashes, medium };
-    const parent = nodes[0]?.parent ?? null;
+    const { medium } = happened;
+    if (happened.type === 'BlockRemoved') return { type: 'BlockRemoved', block_hashes: happened.names, medium };
+    const { blocks } = happened;
     return {
       type: 'BlockStored',
-      block_hashes,
-      // A root holds no block.
-      parent_block_hash: parent === null || parent.parent === null ? null : parent.name,
-      token_ids: nodes.flatMap(({ tokens }) => tokens),
+      block_hashes: blocks.map(({ name }) => name),
+      parent_block_hash: blocks[0]?.parent ?? null,
+      token_ids: blocks.flatMap(({ tokens }) => tokens),
       block_size: this.#block_size,
       lora_id: null,
       medium,

@@ -11,28 +11,38 @@
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
+import type { Medium } from '../../src/protocol/kv-events.ts';
 import type { KvEventLog } from './kv-events.ts';
-import { isLeaf, NO_BLOCK, type PrefixNode, type PrefixTree } from './prefix-tree.ts';
-import { type Standing, standingOf, UsageOrder } from './usage-order.ts';
+import { NO_BLOCK, NO_NODE, type PrefixNode, type PrefixNodes } from './prefix-nodes.ts';
+import type { PrefixTree } from './prefix-tree.ts';
+import { NO_LINE, UsageOrder } from './usage-order.ts';
 
 export type TierSizes = { readonly blocks: number; readonly dram_blocks: number };
+
+/** Lines of those whose block of HBM may go. */
+const COLD = 1;
+const LEAVING = 2;
+const KEPT = 3;
+const KEPT_LEAVING = 4;
+/** Of those that may be copied to DRAM. */
+const UNCOPIED = 1;
+/** Of those whose block of DRAM may go. */
+const SPARE_COPIES = 1;
+const IN_DRAM_ALONE = 2;
 
 const freeBlocks = (blocks: number): number[] => Array.from({ length: blocks }, (_, index) => blocks - 1 - index);
 
 export class KvTiers {
   readonly #tree: PrefixTree;
+  readonly #nodes: PrefixNodes;
   readonly #events: KvEventLog;
   readonly #sizes: TierSizes;
   readonly #freeHbm: number[];
   readonly #freeDram: number[];
-  readonly #cold = new UsageOrder<PrefixNode>();
-  readonly #leaving = new UsageOrder<PrefixNode>();
-  readonly #kept = new UsageOrder<PrefixNode>();
-  readonly #keptLeaving = new UsageOrder<PrefixNode>();
+  readonly #inHbm: UsageOrder;
   /** Of cold and kept, those without a copy. */
-  readonly #uncopied = new UsageOrder<PrefixNode>();
-  readonly #spareCopies = new UsageOrder<PrefixNode>();
-  readonly #inDramAlone = new UsageOrder<PrefixNode>();
+  readonly #uncopied: UsageOrder;
+  readonly #inDram: UsageOrder;
   /** Blocks of HBM, and of DRAM, that are given out no more. */
   readonly #mappedOut = new Set<number>();
   readonly #mappedOutDram = new Set<number>();
@@ -41,14 +51,19 @@ export class KvTiers {
   constructor(sizes: TierSizes, tree: PrefixTree, events: KvEventLog) {
     this.#sizes = sizes;
     this.#tree = tree;
+    this.#nodes = tree.nodes;
     this.#events = events;
+    const { room } = tree.nodes;
+    this.#inHbm = new UsageOrder(KEPT_LEAVING, room);
+    this.#uncopied = new UsageOrder(UNCOPIED, sizes.dram_blocks === 0 ? 0 : room);
+    this.#inDram = new UsageOrder(IN_DRAM_ALONE, sizes.dram_blocks === 0 ? 0 : room);
     this.#freeHbm = freeBlocks(sizes.blocks);
     this.#freeDram = freeBlocks(sizes.dram_blocks);
   }
 
   /** Blocks of HBM that nobody uses, and that hold what somebody may use. */
   get evictable(): number {
-    return this.#cold.length + this.#kept.length + this.#beingCopied;
+    return this.#inHbm.length(COLD) + this.#inHbm.length(KEPT) + this.#beingCopied;
   }
 
   /** Blocks of HBM that can be given out. */
@@ -58,17 +73,17 @@ export class KvTiers {
 
   /** Of them, those that can be given out and nothing is forgotten. */
   get reserve(): number {
-    return this.available - this.#uncopied.length - this.#beingCopied;
+    return this.available - this.#uncopied.length(UNCOPIED) - this.#beingCopied;
   }
 
   /** Blocks of DRAM that can be given out. */
   get available_dram(): number {
-    return this.#freeDram.length + this.#spareCopies.length + this.#inDramAlone.length;
+    return this.#freeDram.length + this.#inDram.length(SPARE_COPIES) + this.#inDram.length(IN_DRAM_ALONE);
   }
 
   /** Of those that may go, what is being copied out. */
   get #beingCopied(): number {
-    return this.#leaving.length + this.#keptLeaving.length;
+    return this.#inHbm.length(LEAVING) + this.#inHbm.length(KEPT_LEAVING);
   }
 
   get free_hbm(): readonly number[] {
@@ -80,18 +95,19 @@ export class KvTiers {
   }
 
   /** Who is copied to DRAM next, if anybody may. */
-  get coldest(): PrefixNode | null {
-    return this.#uncopied.oldest;
+  get coldest(): PrefixNode {
+    return this.#uncopied.oldest(UNCOPIED);
   }
 
   /** A block of HBM to be written; `available` > 0. */
   takeHbm(): number {
     const free = this.#freeHbm.pop();
     if (free !== undefined) return free;
-    const node = leastLost(this.#cold.oldest, this.#leaving.oldest) ?? leastLost(this.#kept.oldest, this.#keptLeaving.oldest);
-    assert(node !== null, 'no block of HBM may go');
+    const cold = this.#leastLost(COLD, LEAVING);
+    const node = cold === NO_NODE ? this.#leastLost(KEPT, KEPT_LEAVING) : cold;
+    assert(node !== NO_NODE, 'no block of HBM may go');
     this.evictions++;
-    if (node.dram !== NO_BLOCK) return this.leaveHbm(node);
+    if (this.#nodes.dram[node] !== NO_BLOCK) return this.leaveHbm(node);
     this.forget(node);
     return this.#freeHbm.pop() as number;
   }
@@ -100,10 +116,10 @@ export class KvTiers {
   takeDram(): number | null {
     const free = this.#freeDram.pop();
     if (free !== undefined) return free;
-    const copied = this.#spareCopies.oldest;
-    if (copied !== null) return this.#leaveDram(copied);
-    const node = this.#inDramAlone.oldest;
-    if (node === null) return null;
+    const copied = this.#inDram.oldest(SPARE_COPIES);
+    if (copied !== NO_NODE) return this.#leaveDram(copied);
+    const node = this.#inDram.oldest(IN_DRAM_ALONE);
+    if (node === NO_NODE) return null;
     this.forget(node);
     return this.#freeDram.pop() as number;
   }
@@ -146,84 +162,127 @@ export class KvTiers {
     this.#mappedOut.add(block);
     const at = this.#freeHbm.indexOf(block);
     if (at >= 0) this.#freeHbm.splice(at, 1);
-    const node = this.#tree.all().find(({ hbm }) => hbm === block);
+    const node = this.#tree.all().find((one) => this.#nodes.hbm[one] === block);
     if (node === undefined) return;
     for (const below of this.#tree.below(node).reverse()) {
-      if (below.pins === 0) this.#remove(below);
+      if (this.#nodes.pins[below] === 0) this.#remove(below);
       else this.#loseUsed(below);
     }
   }
 
   #loseUsed(node: PrefixNode): void {
-    assert(node.moving === 0, 'a block that comes is used');
+    assert(this.#nodes.moving[node] === 0, 'a block that comes is used');
+    this.#takeFromTree(node);
+  }
+
+  #takeFromTree(node: PrefixNode): void {
+    const { hbm, dram } = this.#nodes;
     this.#tree.remove(node);
     this.settle(node);
-    if (node.hbm !== NO_BLOCK) this.#events.removed(node, 'GPU');
-    if (node.dram !== NO_BLOCK) this.#events.removed(node, 'CPU');
+    if (hbm[node] !== NO_BLOCK) this.#removed(node, 'GPU');
+    if (dram[node] !== NO_BLOCK) this.#removed(node, 'CPU');
   }
 
   /** The block of HBM holds what the node names. The one that it had is given back. */
   enterHbm(node: PrefixNode, block: number): void {
-    if (node.hbm !== NO_BLOCK) this.giveBackHbm(node.hbm);
-    else this.#events.stored(node, 'GPU');
-    node.hbm = block;
-    node.isUsedAgain = true;
+    const { hbm, usedAgain } = this.#nodes;
+    const before = hbm[node] as number;
+    if (before !== NO_BLOCK) this.giveBackHbm(before);
+    else this.#stored(node, 'GPU');
+    hbm[node] = block;
+    usedAgain[node] = 1;
     this.settle(node);
   }
 
   enterDram(node: PrefixNode, block: number): void {
-    node.dram = block;
-    node.isUsedAgain = node.pins > 0;
-    this.#events.stored(node, 'CPU');
+    const { dram, pins, usedAgain } = this.#nodes;
+    dram[node] = block;
+    usedAgain[node] = (pins[node] as number) > 0 ? 1 : 0;
+    this.#stored(node, 'CPU');
   }
 
   /** The node lives on in DRAM. The block that it had. */
   leaveHbm(node: PrefixNode): number {
-    const { hbm } = node;
-    node.hbm = NO_BLOCK;
-    this.#events.removed(node, 'GPU');
+    const { hbm } = this.#nodes;
+    const block = hbm[node] as number;
+    hbm[node] = NO_BLOCK;
+    this.#removed(node, 'GPU');
     this.settle(node);
-    return hbm;
+    return block;
   }
 
   #leaveDram(node: PrefixNode): number {
-    const { dram } = node;
-    node.dram = NO_BLOCK;
-    this.#events.removed(node, 'CPU');
+    const { dram } = this.#nodes;
+    const block = dram[node] as number;
+    dram[node] = NO_BLOCK;
+    this.#removed(node, 'CPU');
     this.settle(node);
-    return dram;
+    return block;
   }
 
-  /** Puts a node where it belongs, after anything about it changed. `isCold`: as the one unused the longest, else as the one used last. */
+  /** Puts a node where it belongs, after anything about it changed but who uses it. `isCold`: as the one unused the longest, else as the one used last. */
   settle(node: PrefixNode, isCold = false): void {
-    const isStill = node.moving === 0 && !node.isGone;
-    const isUnused = !node.isGone && node.pins === 0 && node.hbm !== NO_BLOCK;
-    const mayGo = isStill && isUnused;
-    // What comes has no block of HBM yet: what moves and has one is being copied out.
-    place(node, isUnused ? this.#orderOf(node) : null, isCold);
-    if (this.#sizes.dram_blocks === 0) return;
-    node.uncopied ??= standingOf(node);
-    node.inDram ??= standingOf(node);
-    place(node.uncopied, mayGo && node.dram === NO_BLOCK ? this.#uncopied : null, isCold);
-    const mayLeaveDram = isStill && node.keeps === 0 && node.dram !== NO_BLOCK;
-    place(node.inDram, !mayLeaveDram ? null : node.hbm === NO_BLOCK ? this.#inDramAlone : node.isUsedAgain ? this.#spareCopies : null, isCold);
+    const { hbm, pins, gone } = this.#nodes;
+    const isUnused = gone[node] === 0 && hbm[node] !== NO_BLOCK && pins[node] === 0;
+    this.#inHbm.place(node, isUnused ? this.#lineOf(node) : NO_LINE, isCold);
+    if (this.#sizes.dram_blocks > 0) this.#settleForDram(node, isUnused, isCold);
   }
 
-  #orderOf({ keeps, moving }: PrefixNode): UsageOrder<PrefixNode> {
-    if (moving !== 0) return keeps > 0 ? this.#keptLeaving : this.#leaving;
-    return keeps > 0 ? this.#kept : this.#cold;
+  #settleForDram(node: PrefixNode, isUnused: boolean, isCold = false): void {
+    const { hbm, dram, moving, keeps, gone, usedAgain } = this.#nodes;
+    const isStill = gone[node] === 0 && moving[node] === 0;
+    const isInDram = dram[node] !== NO_BLOCK;
+    this.#uncopied.place(node, isUnused && isStill && !isInDram ? UNCOPIED : NO_LINE, isCold);
+    const mayLeaveDram = isStill && isInDram && keeps[node] === 0;
+    const line = hbm[node] === NO_BLOCK ? IN_DRAM_ALONE : usedAgain[node] !== 0 ? SPARE_COPIES : NO_LINE;
+    this.#inDram.place(node, mayLeaveDram ? line : NO_LINE, isCold);
+  }
+
+  /** What comes has no block of HBM yet: what moves and has one is being copied out. */
+  #lineOf(node: PrefixNode): number {
+    const isKept = (this.#nodes.keeps[node] as number) > 0;
+    if (this.#nodes.moving[node] !== 0) return isKept ? KEPT_LEAVING : LEAVING;
+    return isKept ? KEPT : COLD;
+  }
+
+  /** Pins a path's nodes as far as their blocks can be read. Those blocks. */
+  pinPath(path: readonly PrefixNode[]): number[] {
+    const { hbm, moving } = this.#nodes;
+    const blocks: number[] = [];
+    for (const node of path) {
+      const block = hbm[node] as number;
+      if (block === NO_BLOCK || moving[node] !== 0) break;
+      this.pin(node);
+      blocks.push(block);
+    }
+    return blocks;
+  }
+
+  unpinPath(path: readonly PrefixNode[]): void {
+    for (let depth = path.length - 1; depth >= 0; depth--) this.unpin(path[depth] as PrefixNode);
   }
 
   pin(node: PrefixNode): void {
-    if (node.pins++ > 0) return;
-    node.isUsedAgain = true;
-    this.settle(node);
+    const { pins, usedAgain } = this.#nodes;
+    const before = pins[node] as number;
+    pins[node] = before + 1;
+    if (before > 0) return;
+    this.#inHbm.stepOut(node);
+    if (this.#sizes.dram_blocks === 0) return;
+    usedAgain[node] = 1;
+    this.#settleForDram(node, false);
   }
 
   unpin(node: PrefixNode): void {
-    assert(node.pins > 0, 'a cached block is let go of more often than it was used');
-    if (--node.pins > 0) return;
-    if (node.isGone && node.moving === 0) this.giveBackAll(node);
+    const { pins, moving } = this.#nodes;
+    const left = (pins[node] as number) - 1;
+    assert(left >= 0, 'a cached block is let go of more often than it was used');
+    pins[node] = left;
+    if (left > 0) return;
+    // Nearly always: nothing else about it has changed.
+    if (this.#inHbm.stepIn(node)) {
+      if (this.#sizes.dram_blocks > 0) this.#settleForDram(node, true);
+    } else if (this.#nodes.isGone(node) && moving[node] === 0) this.giveBackAll(node);
     else this.settle(node);
   }
 
@@ -232,7 +291,7 @@ export class KvTiers {
    * since nobody will look at what it has written. A copy out of DRAM is read on: there its block stays too.
    */
   forget(node: PrefixNode): void {
-    if (isLeaf(node)) {
+    if (this.#tree.isLeaf(node)) {
       this.#remove(node);
       return;
     }
@@ -243,10 +302,11 @@ export class KvTiers {
   /** Forgets all that nobody uses, copies of what is used among it. How many blocks of HBM that were. */
   drop(): number {
     const before = this.#freeHbm.length;
+    const { dram, moving, pins } = this.#nodes;
     for (const node of this.#tree.all()) {
-      if (node.isGone) continue;
-      if (node.pins === 0) this.forget(node);
-      else if (node.moving === 0 && node.dram !== NO_BLOCK) this.giveBackDram(this.#leaveDram(node));
+      if (this.#nodes.isGone(node)) continue;
+      if (pins[node] === 0) this.forget(node);
+      else if (moving[node] === 0 && dram[node] !== NO_BLOCK) this.giveBackDram(this.#leaveDram(node));
     }
     if (this.#tree.size === 0) this.#events.cleared();
     return this.#freeHbm.length - before;
@@ -256,44 +316,46 @@ export class KvTiers {
   distrust(): number {
     const dropped = this.drop();
     for (const node of [...this.#tree.all()].reverse()) {
-      if (node.isGone || node.moving !== 0 || !isLeaf(node)) continue;
-      this.#tree.remove(node);
-      this.#events.removed(node, 'GPU');
+      if (this.#nodes.isGone(node) || this.#nodes.moving[node] !== 0 || !this.#tree.isLeaf(node)) continue;
+      this.#takeFromTree(node);
     }
     return dropped;
   }
 
   #remove(node: PrefixNode): void {
-    assert(node.pins === 0, 'a cached block that is used is forgotten');
-    this.#tree.remove(node);
-    this.settle(node);
-    if (node.hbm !== NO_BLOCK) this.#events.removed(node, 'GPU');
-    if (node.dram !== NO_BLOCK) this.#events.removed(node, 'CPU');
-    if (node.moving === 0) this.giveBackAll(node);
-    else if (node.hbm !== NO_BLOCK) {
-      this.giveBackHbm(node.hbm);
-      node.hbm = NO_BLOCK;
+    const { hbm, moving, pins } = this.#nodes;
+    assert(pins[node] === 0, 'a cached block that is used is forgotten');
+    this.#takeFromTree(node);
+    if (moving[node] === 0) this.giveBackAll(node);
+    else if (hbm[node] !== NO_BLOCK) {
+      this.giveBackHbm(hbm[node] as number);
+      hbm[node] = NO_BLOCK;
     }
   }
 
-  /** The blocks of a node that is gone. */
+  /** The blocks of a node that is gone, and its number: nobody uses it, and nothing moves its block. */
   giveBackAll(node: PrefixNode): void {
-    if (node.hbm !== NO_BLOCK) this.giveBackHbm(node.hbm);
-    if (node.dram !== NO_BLOCK) this.giveBackDram(node.dram);
-    node.hbm = NO_BLOCK;
-    node.dram = NO_BLOCK;
+    const { hbm, dram } = this.#nodes;
+    if (hbm[node] !== NO_BLOCK) this.giveBackHbm(hbm[node] as number);
+    if (dram[node] !== NO_BLOCK) this.giveBackDram(dram[node] as number);
+    this.#nodes.giveBack(node);
   }
-}
 
-/** What is still before what is being copied out; but not where all below it were forgotten with it, which as a rule is what is being copied. */
-function leastLost(still: PrefixNode | null, leaving: PrefixNode | null): PrefixNode | null {
-  if (still === null || leaving === null) return still ?? leaving;
-  return still.dram !== NO_BLOCK || isLeaf(still) ? still : leaving;
-}
+  /**
+   * The oldest of two lines: what is still before what is being copied out; but not where all below it were forgotten with it, which as a rule is what is being
+   * copied.
+   */
+  #leastLost(still: number, leaving: number): PrefixNode {
+    const [first, second] = [this.#inHbm.oldest(still), this.#inHbm.oldest(leaving)];
+    if (first === NO_NODE || second === NO_NODE) return first === NO_NODE ? second : first;
+    return this.#nodes.dram[first] !== NO_BLOCK || this.#tree.isLeaf(first) ? first : second;
+  }
 
-function place(standing: Standing<PrefixNode>, order: UsageOrder<PrefixNode> | null, isCold: boolean): void {
-  if (standing.order === order) return;
-  standing.order?.leave(standing);
-  if (isCold) order?.joinFirst(standing);
-  else order?.join(standing);
+  #stored(node: PrefixNode, medium: Medium): void {
+    if (this.#events.isOn) this.#events.stored(this.#tree.named(node), medium);
+  }
+
+  #removed(node: PrefixNode, medium: Medium): void {
+    if (this.#events.isOn) this.#events.removed(this.#tree.nameOf(node), medium);
+  }
 }

@@ -2,79 +2,52 @@
  * Which KV blocks hold which tokens: a radix tree whose edges are whole blocks of tokens, since only whole blocks are shared.
  * A block's KV depends on all tokens before it too, so a path from a root is what names it.
  *
- * A node says where its block lies: in the NPU's HBM, in host DRAM, in both, or on its way between them. Who may move or go is not the tree's affair
- * (kv-tiers.ts). Nothing here is slower in a larger tree: children are found by their hash.
+ * A node is found in one table by a hash of all tokens up to its end, and then held against its parent and its own tokens: so where a block's node lies does
+ * not wait for where its parent's does, and the core fetches those of a prompt side by side. What else there is to know of a node is in prefix-nodes.ts;
+ * who may move or go is not the tree's affair (kv-tiers.ts).
  * @module
  */
 import { assert } from '../../src/protocol/errors.ts';
 import { BlockTokens } from './block-tokens.ts';
-import type { Standing, UsageOrder } from './usage-order.ts';
-
-export const NO_BLOCK = -1;
-const NO_PLACE = -1;
-
-export class PrefixNode implements Standing<PrefixNode> {
-  // What a match looks at and changes stands first: it is next to each other in memory then.
-  readonly hash: number;
-  /** Its child, or children by hash of their tokens: most have one at most, and a map of its own is more memory to look at than all the rest. */
-  children: PrefixNode | Map<number, PrefixNode> | null = null;
-  /** The next of its parent's children that has the same hash. */
-  twin: PrefixNode | null = null;
-  /** Where its tokens are to be compared; a root has none. */
-  readonly place: number;
-  /** Its block in each tier, or `NO_BLOCK`. */
-  hbm = NO_BLOCK;
-  dram = NO_BLOCK;
-  /** The transfer that copies its block right now; 0: none does. */
-  moving = 0;
-  /** Sequences that use it, and contexts that ask for it to be kept. */
-  pins = 0;
-  keeps = 0;
-  /** It was used since it was copied to DRAM. */
-  isUsedAgain = false;
-  /** It is no longer in the tree. */
-  isGone = false;
-  order: UsageOrder<PrefixNode> | null = null;
-  older: Standing<PrefixNode> | null = null;
-  newer: Standing<PrefixNode> | null = null;
-  /** Its standing among those that may leave HBM: itself, since each block that is matched is looked at. */
-  readonly item: PrefixNode = this;
-  /** Where there is DRAM: among those without a copy, and among those that may leave it. */
-  uncopied: Standing<PrefixNode> | null = null;
-  inDram: Standing<PrefixNode> | null = null;
-  readonly space: string;
-  readonly parent: PrefixNode | null;
-  /** Of this block alone. */
-  readonly tokens: readonly number[];
-  /** What KV events call it: a hash of all tokens up to its end, of its space and of the numerics; 53 bits. */
-  readonly name: number;
-
-  constructor(space: string, parent: PrefixNode | null, tokens: readonly number[], place: number, hash: number, name: number) {
-    this.space = space;
-    this.parent = parent;
-    this.tokens = tokens;
-    this.place = place;
-    this.hash = hash;
-    this.name = name;
-  }
-}
+import type { NamedBlock } from './kv-events.ts';
+import { NO_NODE, type PrefixNode, PrefixNodes } from './prefix-nodes.ts';
 
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 /** Of the second hash that a name takes its other bits from. */
 const OTHER_PRIME = 0x5bd1e995;
 const HIGH_BITS = 0x1fffff;
+/**
+ * Blocks whose nodes a match reaches for at once. One by one takes 16 % longer in a tree of 100 k nodes, eight at once no less; and what is hashed of a prompt
+ * that nobody knows is so much.
+ */
+const AHEAD = 4;
+
 export class PrefixTree {
+  readonly nodes: PrefixNodes;
   readonly #block_size: number;
   /** Prefixes that must not meet, such as those of different tenants. */
   readonly #roots = new Map<string, PrefixNode>();
+  readonly #spaces = new Map<PrefixNode, string>();
   readonly #tokens: BlockTokens;
   readonly #numerics: string;
+  /** The first node of each chain, by the low part of its name: a power of two, and at least as many chains as blocks. */
+  readonly #chains: Int32Array;
+  /** Of the blocks that `match` looks ahead to. */
+  readonly #hashes = new Int32Array(AHEAD);
+  readonly #candidates = new Int32Array(AHEAD);
   #size = 0;
 
-  /** `numerics`: by which its KV comes about; blocks of other numerics have other names, '' as the model has them. */
-  constructor(block_size: number, numerics = '') {
+  /**
+   * `blocks`: that there are, in all tiers; room is made for their nodes at once, so that no step waits for that later.
+   * `numerics`: by which its KV comes about; blocks of other numerics have other names, '' as the model has them.
+   */
+  constructor(block_size: number, blocks: number, numerics = '') {
     this.#block_size = block_size;
+    this.nodes = new PrefixNodes(blocks);
+    let chains = 1;
+    while (chains < blocks) chains *= 2;
+    this.#chains = new Int32Array(chains);
     this.#numerics = numerics;
     this.#tokens = new BlockTokens(block_size);
   }
@@ -91,135 +64,215 @@ export class PrefixTree {
 
   /** The nodes of the longest prefix of whole blocks within the first `positions` tokens, behind a path that is known already. */
   match(space: string, tokens: readonly number[], positions: number, path: PrefixNode[] = []): PrefixNode[] {
-    let node: PrefixNode | null = path.at(-1) ?? this.#roots.get(space) ?? null;
-    for (let at = path.length * this.#block_size; node !== null && at + this.#block_size <= positions; at += this.#block_size) {
-      node = this.#childOf(node, tokens, at, this.#hash(tokens, at));
-      if (node !== null) path.push(node);
+    const size = this.#block_size;
+    let parent = path.at(-1) ?? this.#roots.get(space) ?? NO_NODE;
+    let at = path.length * size;
+    while (parent !== NO_NODE && at + size <= positions) {
+      const count = Math.min(AHEAD, Math.floor((positions - at) / size));
+      this.#lookAhead(parent, tokens, at, count);
+      for (let index = 0; index < count && parent !== NO_NODE; index++, at += size) {
+        parent = this.#childAmong(this.#candidates[index] as PrefixNode, this.#hashes[index] as number, parent, tokens, at);
+        if (parent !== NO_NODE) path.push(parent);
+      }
     }
     return path;
   }
 
-  /** The node of the tokens from position `at` on, one block behind the path; null: there is none. */
-  find(space: string, path: readonly PrefixNode[], tokens: readonly number[], at: number): PrefixNode | null {
+  /** The node of the tokens from position `at` on, one block behind the path, or `NO_NODE`. */
+  find(space: string, path: readonly PrefixNode[], tokens: readonly number[], at: number): PrefixNode {
     const parent = path.at(-1) ?? this.#roots.get(space);
-    return parent === undefined ? null : this.#childOf(parent, tokens, at, this.#hash(tokens, at));
+    return parent === undefined ? NO_NODE : this.#childOf(parent, tokens, at);
+  }
+
+  /** Whether the last node of a path is out of the tree: what follows it is not found then, and not kept. */
+  isCutOff(path: readonly PrefixNode[]): boolean {
+    const last = path.at(-1);
+    return last !== undefined && this.nodes.isGone(last);
   }
 
   /** Names those tokens' block, one behind the path, where `find` finds none. It is pinned once. */
   add(space: string, path: readonly PrefixNode[], tokens: readonly number[], at: number): PrefixNode {
+    const { nodes } = this;
+    assert(!this.isCutOff(path), 'what is named follows a block that the tree knows');
     const parent = path.at(-1) ?? this.#rootOf(space);
-    const own = tokens.slice(at, at + this.#block_size);
-    const hash = this.#hash(tokens, at);
-    const node = new PrefixNode(space, parent, own, this.#tokens.add(tokens, at), hash, nameOf(parent.name, hash, own));
-    node.twin = firstOf(parent, hash);
-    node.pins = 1;
-    putFirst(parent, hash, node);
+    const node = nodes.take();
+    nodes.low[node] = lowBehind(nodes.low[parent] as number, hashOf(tokens, at, this.#block_size));
+    nodes.high[node] = highBehind(nodes.high[parent] as number, tokens, at, this.#block_size);
+    nodes.parent[node] = parent;
+    nodes.pins[node] = 1;
+    this.#tokens.put(node, tokens, at);
     this.#size++;
+    this.#enterTable(node);
+    this.#enterFamily(node, parent);
     return node;
   }
 
   /** Whether a node's tokens are those from position `at` on. */
   holds(node: PrefixNode, tokens: readonly number[], at: number): boolean {
-    return this.#tokens.equal(node.place, tokens, at);
+    return this.#tokens.equal(node, tokens, at);
+  }
+
+  isLeaf(node: PrefixNode): boolean {
+    return this.nodes.firstChild[node] === NO_NODE;
   }
 
   /** Forgets a node that has no children. */
   remove(node: PrefixNode): void {
-    const { parent, hash, twin } = node;
-    assert(parent !== null && isLeaf(node), 'what is taken from the tree is a leaf of it');
-    let before = firstOf(parent, hash);
-    if (before === node) putFirst(parent, hash, twin);
-    else {
-      while (before !== null && before.twin !== node) before = before.twin;
-      assert(before, 'a cached block is not under its parent');
-      before.twin = twin;
-    }
-    node.isGone = true;
-    this.#tokens.remove(node.place);
+    const { nodes } = this;
+    const parent = nodes.parent[node] as PrefixNode;
+    assert(parent !== NO_NODE && !nodes.isGone(node) && this.isLeaf(node), 'what is taken from the tree is a leaf of it');
+    this.#leaveTable(node);
+    this.#leaveFamily(node, parent);
+    nodes.leave(node);
     this.#size--;
-    if (parent.parent === null && isLeaf(parent)) this.#roots.delete(node.space);
+    const space = this.#spaces.get(parent);
+    if (space !== undefined && this.isLeaf(parent)) this.#removeRoot(parent, space);
   }
 
   /** A node and all below it, each before its children. */
   below(node: PrefixNode): PrefixNode[] {
     const found = [node];
-    for (let at = 0; at < found.length; at++) pushChildren(found[at] as PrefixNode, found);
+    for (let at = 0; at < found.length; at++) this.#pushChildren(found[at] as PrefixNode, found);
     return found;
   }
 
   /** All nodes, each before its children. */
   all(): PrefixNode[] {
     const found: PrefixNode[] = [];
-    for (const root of this.#roots.values()) pushChildren(root, found);
-    for (let at = 0; at < found.length; at++) pushChildren(found[at] as PrefixNode, found);
+    for (const root of this.#roots.values()) this.#pushChildren(root, found);
+    for (let at = 0; at < found.length; at++) this.#pushChildren(found[at] as PrefixNode, found);
     return found;
   }
 
+  /** What KV events call it: a hash of all tokens up to its end, of its space and of the numerics; 53 bits. */
+  nameOf(node: PrefixNode): number {
+    return (this.nodes.high[node] as number) * 2 ** 32 + ((this.nodes.low[node] as number) >>> 0);
+  }
+
+  /** A block as those know it who cannot ask the tree. */
+  named(node: PrefixNode): NamedBlock {
+    const parent = this.nodes.parent[node] as PrefixNode;
+    // A root holds no block.
+    return { name: this.nameOf(node), parent: this.#spaces.has(parent) ? null : this.nameOf(parent), tokens: this.#tokens.of(node) };
+  }
+
+  // ---------------------------------------------------------------- roots
+
   #rootOf(space: string): PrefixNode {
-    let root = this.#roots.get(space);
-    if (root === undefined) {
-      root = new PrefixNode(
-        space,
-        null,
-        [],
-        NO_PLACE,
-        0,
-        nameOf(
-          0,
-          0,
-          [...(this.#numerics === '' ? space : `${this.#numerics}\n${space}`)].map((letter) => letter.charCodeAt(0)),
-        ),
-      );
-      this.#roots.set(space, root);
-    }
+    const known = this.#roots.get(space);
+    if (known !== undefined) return known;
+    const root = this.nodes.take();
+    const letters = [...(this.#numerics === '' ? space : `${this.#numerics}\n${space}`)].map((letter) => letter.charCodeAt(0));
+    this.nodes.low[root] = hashOf(letters, 0, letters.length);
+    this.nodes.high[root] = highBehind(0, letters, 0, letters.length);
+    this.#roots.set(space, root);
+    this.#spaces.set(root, space);
     return root;
   }
 
-  #childOf(parent: PrefixNode, tokens: readonly number[], at: number, hash: number): PrefixNode | null {
-    let node = firstOf(parent, hash);
-    while (node !== null && !this.holds(node, tokens, at)) node = node.twin;
-    return node;
+  #removeRoot(root: PrefixNode, space: string): void {
+    this.#roots.delete(space);
+    this.#spaces.delete(root);
+    this.nodes.leave(root);
+    this.nodes.giveBack(root);
   }
 
-  #hash(tokens: readonly number[], at: number): number {
-    let hash = FNV_OFFSET;
-    for (let index = at; index < at + this.#block_size; index++) hash = Math.imul(hash ^ (tokens[index] as number), FNV_PRIME);
-    return hash | 0;
+  // ---------------------------------------------------------------- children, in the order in which they came
+
+  #enterFamily(node: PrefixNode, parent: PrefixNode): void {
+    const { firstChild, lastChild, elder, younger } = this.nodes;
+    const last = lastChild[parent] as PrefixNode;
+    elder[node] = last;
+    if (last === NO_NODE) firstChild[parent] = node;
+    else younger[last] = node;
+    lastChild[parent] = node;
+  }
+
+  #leaveFamily(node: PrefixNode, parent: PrefixNode): void {
+    const { firstChild, lastChild, elder, younger } = this.nodes;
+    const [before, behind] = [elder[node] as PrefixNode, younger[node] as PrefixNode];
+    if (before === NO_NODE) firstChild[parent] = behind;
+    else younger[before] = behind;
+    if (behind === NO_NODE) lastChild[parent] = before;
+    else elder[behind] = before;
+  }
+
+  #pushChildren(node: PrefixNode, found: PrefixNode[]): void {
+    const { firstChild, younger } = this.nodes;
+    for (let child = firstChild[node] as PrefixNode; child !== NO_NODE; child = younger[child] as PrefixNode) found.push(child);
+  }
+
+  // ---------------------------------------------------------------- the table
+
+  #childOf(parent: PrefixNode, tokens: readonly number[], at: number): PrefixNode {
+    const hash = lowBehind(this.nodes.low[parent] as number, hashOf(tokens, at, this.#block_size));
+    return this.#childAmong(this.#chains[this.#chainOf(hash)] as PrefixNode, hash, parent, tokens, at);
+  }
+
+  /** From a node of their chain on, the one that holds those tokens behind that parent. */
+  #childAmong(first: PrefixNode, hash: number, before: PrefixNode, tokens: readonly number[], at: number): PrefixNode {
+    const { low, parent, chained } = this.nodes;
+    for (let node = first; node !== NO_NODE; node = chained[node] as PrefixNode)
+      if (low[node] === hash && parent[node] === before && this.#tokens.equal(node, tokens, at)) return node;
+    return NO_NODE;
+  }
+
+  /** Where the nodes of so many blocks lie if the tree has them. Nothing here waits for what the block before has found. */
+  #lookAhead(parent: PrefixNode, tokens: readonly number[], at: number, count: number): void {
+    const { low, chained } = this.nodes;
+    const [hashes, candidates, size] = [this.#hashes, this.#candidates, this.#block_size];
+    let hash = low[parent] as number;
+    for (let index = 0; index < count; index++) {
+      hash = lowBehind(hash, hashOf(tokens, at + index * size, size));
+      hashes[index] = hash;
+    }
+    for (let index = 0; index < count; index++) {
+      hash = hashes[index] as number;
+      let node = this.#chains[this.#chainOf(hash)] as PrefixNode;
+      while (node !== NO_NODE && low[node] !== hash) node = chained[node] as PrefixNode;
+      candidates[index] = node;
+    }
+  }
+
+  #chainOf(low: number): number {
+    return (low ^ (low >>> 16)) & (this.#chains.length - 1);
+  }
+
+  #enterTable(node: PrefixNode): void {
+    const chain = this.#chainOf(this.nodes.low[node] as number);
+    this.nodes.chained[node] = this.#chains[chain] as PrefixNode;
+    this.#chains[chain] = node;
+  }
+
+  #leaveTable(node: PrefixNode): void {
+    const { low, chained } = this.nodes;
+    const chain = this.#chainOf(low[node] as number);
+    let before = this.#chains[chain] as PrefixNode;
+    if (before === node) {
+      this.#chains[chain] = chained[node] as PrefixNode;
+      return;
+    }
+    while (before !== NO_NODE && chained[before] !== node) before = chained[before] as PrefixNode;
+    assert(before !== NO_NODE, 'a cached block is not in the table');
+    chained[before] = chained[node] as PrefixNode;
   }
 }
 
-export const isLeaf = ({ children }: PrefixNode): boolean => children === null;
-
-/** The first of the children with that hash. */
-function firstOf({ children }: PrefixNode, hash: number): PrefixNode | null {
-  if (children instanceof PrefixNode) return children.hash === hash ? children : null;
-  return children?.get(hash) ?? null;
+/** Of one block of tokens. */
+function hashOf(tokens: readonly number[], at: number, block_size: number): number {
+  let hash = FNV_OFFSET;
+  for (let index = at; index < at + block_size; index++) hash = Math.imul(hash ^ (tokens[index] as number), FNV_PRIME);
+  return hash | 0;
 }
 
-/** Puts another one there; null: nobody is left with that hash. */
-function putFirst(parent: PrefixNode, hash: number, first: PrefixNode | null): void {
-  const { children } = parent;
-  if (children === null || (children instanceof PrefixNode && children.hash === hash)) parent.children = first;
-  else {
-    const map = children instanceof PrefixNode ? new Map([[children.hash, children]]) : children;
-    if (first !== null) map.set(hash, first);
-    else map.delete(hash);
-    parent.children = map.size === 0 ? null : map;
+/** A name's parts: two hashes of all tokens up to a block's end, each going on from the parent's. */
+const lowBehind = (low: number, hash: number): number => Math.imul(low ^ hash, FNV_PRIME) ^ (hash >>> 15);
+
+function highBehind(high: number, tokens: readonly number[], at: number, count: number): number {
+  let hash = high ^ FNV_OFFSET;
+  for (let index = at; index < at + count; index++) {
+    hash = Math.imul(hash ^ (tokens[index] as number), OTHER_PRIME);
+    hash ^= hash >>> 13;
   }
-}
-
-function pushChildren({ children }: PrefixNode, found: PrefixNode[]): void {
-  const firsts = children === null ? [] : children instanceof PrefixNode ? [children] : children.values();
-  for (const first of firsts) for (let child: PrefixNode | null = first; child !== null; child = child.twin) found.push(child);
-}
-
-/** Two 32-bit hashes of the tokens, each going on from the parent's. */
-function nameOf(parent: number, hash: number, tokens: readonly number[]): number {
-  const low = Math.imul(parent ^ hash, FNV_PRIME) ^ (hash >>> 15);
-  let high = Math.floor(parent / 2 ** 32) ^ FNV_OFFSET;
-  for (const token of tokens) {
-    high = Math.imul(high ^ token, OTHER_PRIME);
-    high ^= high >>> 13;
-  }
-  return (high & HIGH_BITS) * 2 ** 32 + (low >>> 0);
+  return hash & HIGH_BITS;
 }

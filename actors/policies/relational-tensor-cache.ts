@@ -12,12 +12,13 @@
  */
 import { assert } from '../../src/protocol/errors.ts';
 import type { TierCopy } from '../../src/protocol/transfers.ts';
-import { emptyHolding, type Holding } from './cache-holding.ts';
+import { type Holding, holdingOf } from './cache-holding.ts';
 import { CacheTransfers, type RemoteBlocks, type RemoteCopy, type SwapLimits } from './cache-transfers.ts';
 import { ContextIndex } from './context-index.ts';
 import { KvEventLog } from './kv-events.ts';
 import { KvTiers, type TierSizes } from './kv-tiers.ts';
-import { NO_BLOCK, type PrefixNode, PrefixTree } from './prefix-tree.ts';
+import { NO_BLOCK, NO_NODE, type PrefixNode, type PrefixNodes, type RememberedNode } from './prefix-nodes.ts';
+import { PrefixTree } from './prefix-tree.ts';
 import { PromptTails } from './prompt-tails.ts';
 
 export type CacheLimits = TierSizes &
@@ -38,6 +39,7 @@ export class RelationalTensorCache {
   readonly contexts: ContextIndex;
   readonly #limits: CacheLimits;
   readonly #tree: PrefixTree;
+  readonly #nodes: PrefixNodes;
   readonly #tiers: KvTiers;
   readonly #tails = new PromptTails();
   readonly transfers: CacheTransfers;
@@ -49,10 +51,11 @@ export class RelationalTensorCache {
     this.block_size = limits.block_size;
     this.events = new KvEventLog(limits.block_size, limits.kv_event_batches);
     this.#limits = limits;
-    this.#tree = new PrefixTree(limits.block_size, limits.numerics);
+    this.#tree = new PrefixTree(limits.block_size, limits.blocks + limits.dram_blocks, limits.numerics);
+    this.#nodes = this.#tree.nodes;
     this.#tiers = new KvTiers(limits, this.#tree, this.events);
     this.transfers = new CacheTransfers(limits, this.#tree, this.#tiers, this.#tails);
-    this.contexts = new ContextIndex(this.#tiers, limits.block_size);
+    this.contexts = new ContextIndex(this.#nodes, this.#tiers, limits.block_size);
   }
 
   /** Blocks of HBM, but for those that went bad. */
@@ -70,7 +73,9 @@ export class RelationalTensorCache {
 
   /** Blocks of DRAM that hold what lies nowhere else, and that nobody moves. */
   get in_dram_alone(): readonly number[] {
-    return this.#tree.all().flatMap(({ hbm, dram, moving, isGone }) => (dram === NO_BLOCK || hbm !== NO_BLOCK || moving !== 0 || isGone ? [] : [dram]));
+    const { hbm, dram, moving } = this.#nodes;
+    const still = this.#tree.all().filter((node) => hbm[node] === NO_BLOCK && moving[node] === 0);
+    return still.map((node) => dram[node] as number).filter((block) => block !== NO_BLOCK);
   }
 
   isMappedOutDram(block: number): boolean {
@@ -122,10 +127,10 @@ export class RelationalTensorCache {
     const context = this.contexts.get(id);
     if (context === undefined || context.space !== space) return null;
     const path: PrefixNode[] = [];
-    for (const node of context.path) {
+    for (const { node, isGone } of context.path) {
       const at = path.length * this.block_size;
-      const follows = path.length === 0 || node.parent === path.at(-1);
-      if (node.isGone || !follows || at + this.block_size > positions || !this.#tree.holds(node, tokens, at)) break;
+      const follows = path.length === 0 || this.#nodes.parent[node] === path.at(-1);
+      if (isGone || !follows || at + this.block_size > positions || !this.#tree.holds(node, tokens, at)) break;
       path.push(node);
     }
     const holding = this.#hold(space, this.#tree.match(space, tokens, positions, path), tokens, positions, request);
@@ -170,7 +175,7 @@ export class RelationalTensorCache {
    * HBM → DRAM: the coldest blocks, when the marks say so, or those of `what` that have no copy yet. HBM → HBM: the tail that a holding shares, before it
    * writes there (copy-on-write). Null: nothing is to be copied now.
    */
-  copy(what: 'cold' | readonly PrefixNode[] | Holding): TierCopy | null {
+  copy(what: 'cold' | readonly RememberedNode[] | Holding): TierCopy | null {
     if (what === 'cold') return this.transfers.copyCold();
     return 'blocks' in what ? this.transfers.copyTail(what) : this.transfers.copyOut(what);
   }
@@ -179,24 +184,27 @@ export class RelationalTensorCache {
   free(holding: Holding, tokens: readonly number[] = [], computed = 0): void {
     const { space, blocks, path, context, stand_ins } = holding;
     const own = this.#letGoOfTail(holding, this.transfers.letGoOf(holding));
-    const kept = path.at(-1)?.isGone === true ? 0 : computed;
-    for (let block = own.shift(); block !== undefined; block = own.shift()) {
+    const kept = this.#tree.isCutOff(path) ? 0 : computed;
+    let left = 0;
+    for (const block of own) {
+      left++;
       const at = path.length * this.block_size;
-      const known = at + this.block_size <= kept ? this.#tree.find(space, path, tokens, at) : null;
-      if (at + this.block_size > kept || (known !== null && known.moving !== 0) || this.#tiers.isMappedOut(block)) {
+      const known = at + this.block_size <= kept ? this.#tree.find(space, path, tokens, at) : NO_NODE;
+      if (at + this.block_size > kept || (known !== NO_NODE && this.#nodes.moving[known] !== 0) || this.#tiers.isMappedOut(block)) {
         this.#tiers.giveBackHbm(block);
         break;
       }
-      const node = known ?? this.#tree.add(space, path, tokens, at);
-      if (known !== null) this.#tiers.pin(known);
-      if (node.hbm === NO_BLOCK) this.#tiers.enterHbm(node, block);
+      const node = known === NO_NODE ? this.#tree.add(space, path, tokens, at) : known;
+      if (known !== NO_NODE) this.#tiers.pin(known);
+      if (this.#nodes.hbm[node] === NO_BLOCK) this.#tiers.enterHbm(node, block);
       else this.#tiers.giveBackHbm(block);
       path.push(node);
     }
-    for (const block of [...own, ...stand_ins]) this.#tiers.giveBackHbm(block);
+    for (; left < own.length; left++) this.#tiers.giveBackHbm(own[left] as number);
+    for (const block of stand_ins) this.#tiers.giveBackHbm(block);
     stand_ins.length = 0;
     if (context !== null) this.contexts.keep(context, path);
-    for (let depth = path.length - 1; depth >= 0; depth--) this.#tiers.unpin(path[depth] as PrefixNode);
+    this.#tiers.unpinPath(path);
     blocks.length = 0;
     path.length = 0;
     holding.swapped = [];
@@ -211,18 +219,17 @@ export class RelationalTensorCache {
     const before = path.length;
     // Nearly always: asked for each sequence after each of its steps.
     if ((before + 1) * this.block_size > computed) return;
-    // What follows blocks that are forgotten is not found.
-    if (path.at(-1)?.isGone === true) return;
+    if (this.#tree.isCutOff(path)) return;
     while ((path.length + 1) * this.block_size <= computed) {
       const [at, own] = [path.length * this.block_size, blocks[path.length] as number];
       if (this.#tiers.isMappedOut(own)) break;
       const known = this.#tree.find(space, path, tokens, at);
       // Another sequence computed the same at the same time and uses its block still. Pinning that one too would take room that nobody needs.
-      if (known !== null && (known.pins > 0 || known.moving !== 0)) break;
+      if (known !== NO_NODE && ((this.#nodes.pins[known] as number) > 0 || this.#nodes.moving[known] !== 0)) break;
       if (holding.tail?.start === at && !this.#retireTail(holding)) break;
-      const node = known ?? this.#tree.add(space, path, tokens, at);
+      const node = known === NO_NODE ? this.#tree.add(space, path, tokens, at) : known;
       // A node that nobody uses takes a sequence's own block, and gives up its own.
-      if (known !== null) this.#tiers.pin(known);
+      if (known !== NO_NODE) this.#tiers.pin(known);
       this.#tiers.enterHbm(node, own);
       path.push(node);
     }
@@ -241,8 +248,13 @@ export class RelationalTensorCache {
   /** Keeps a prompt under an id until `deleteContext`; what of it was not computed yet is kept once a sequence with that id has. */
   createContext(id: string, space: string, tokens: readonly number[]): void {
     const path = this.#tree.match(space, tokens, tokens.length);
-    const absent = path.findIndex(({ moving }) => moving !== 0);
+    const absent = path.findIndex((node) => this.#nodes.moving[node] !== 0);
     this.contexts.create(id, space, tokens, absent < 0 ? path : path.slice(0, absent));
+  }
+
+  /** A holding's path for who goes on to ask for it when the holding has been let go of. */
+  remember({ path }: Holding): readonly RememberedNode[] {
+    return path.map((node) => this.#nodes.remember(node));
   }
 
   /** False: there was none. */
@@ -311,19 +323,15 @@ export class RelationalTensorCache {
   // ---------------------------------------------------------------- matching
 
   #hold(space: string, nodes: PrefixNode[], tokens: readonly number[], positions: number, request: number): Holding {
-    let depth = 0;
-    for (; depth < nodes.length; depth++) {
-      const node = nodes[depth] as PrefixNode;
-      if (node.moving !== 0 || node.hbm === NO_BLOCK) break;
-      this.#tiers.pin(node);
-    }
-    const path = depth === nodes.length ? nodes : nodes.slice(0, depth);
-    const holding: Holding = { ...emptyHolding(space), path, blocks: path.map(({ hbm }) => hbm) };
-    holding.known = depth * this.block_size;
+    const blocks = this.#tiers.pinPath(nodes);
+    const depth = blocks.length;
+    const holding = holdingOf(space, nodes, blocks, depth * this.block_size);
     if (depth < nodes.length) {
-      holding.awaited = (nodes[depth] as PrefixNode).moving;
-      const still = nodes.findIndex((node, at) => at >= depth && node.moving !== 0);
-      holding.swapped = nodes.slice(depth, still < 0 ? nodes.length : still);
+      const behind = nodes.splice(depth);
+      const { moving } = this.#nodes;
+      holding.awaited = moving[behind[0] as PrefixNode] as number;
+      const still = behind.findIndex((node) => moving[node] !== 0);
+      holding.swapped = (still < 0 ? behind : behind.slice(0, still)).map((node) => this.#nodes.remember(node));
     } else if (request >= 0 && positions > holding.known) this.#shareTail(holding, tokens, positions, request);
     return holding;
   }

@@ -67,7 +67,7 @@ export class RoomForSteps {
   preempt(victim: RunningSequence, messages: Commands['send'][]): void {
     const { coming, batch, waiting } = this.#of;
     batch.leave(victim);
-    const path = [...victim.holding.path];
+    const path = coming.pathToKeep(victim);
     this.letGo(victim);
     coming.giveWay(victim, path);
     this.preemptions++;

@@ -242,7 +242,7 @@ export class CacheMemory {
 
   /** As a preempted sequence does: its blocks are copied out at once. */
   #giveWay(sequence: Sequence): void {
-    const path = [...sequence.holding.path];
+    const path = this.cache.remember(sequence.holding);
     this.finish(sequence);
     this.#startIf(this.cache.copy(path));
   }
