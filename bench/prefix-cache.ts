@@ -24,6 +24,8 @@ const BLOCK = 16;
 const PROMPT_BLOCKS = 8;
 const SHARED_BLOCKS = 4;
 const FAMILY = 64;
+/** Of prompts that are asked for again and again, in trees of all sizes: the smallest has little more. */
+const HOT_FAMILIES = 3;
 const OPERATIONS = 20_000;
 const GOAL_K = 100;
 
@@ -54,8 +56,26 @@ function rate(operations: number, work: (index: number) => void): number {
   return operations / (performance.now() - start);
 }
 
-function measure(nodes: number): { readonly match: number; readonly insert: number; readonly evict: number } {
+/** Those of a few families, spread over the tree: as many nodes in a large tree as in a small one. */
+function hotOf(prompts: Prompts): Prompts {
+  const families = Math.floor(prompts.length / FAMILY);
+  return Array.from({ length: HOT_FAMILIES }, (_, index) => Math.floor((index * families) / HOT_FAMILIES) * FAMILY).flatMap((first) =>
+    prompts.slice(first, first + FAMILY),
+  );
+}
+
+/** What is left of a match without a cache: each token is read, and hashed. */
+function hashOf(tokens: readonly number[]): number {
+  let hash = 0;
+  for (const token of tokens) hash = Math.imul(hash ^ token, 0x01000193);
+  return hash;
+}
+
+type TreeRates = Readonly<Record<'match' | 'hash' | 'hot' | 'hot_hash' | 'insert' | 'evict', number>>;
+
+function measure(nodes: number): TreeRates {
   const prompts = promptsOf(nodes, 0);
+  const hotPrompts = hotOf(prompts);
   const fresh = promptsOf(nodes, 1).slice(0, Math.floor(OPERATIONS / PROMPT_BLOCKS));
   const cache = new RelationalTensorCache({
     blocks: nodes + OPERATIONS,
@@ -67,10 +87,18 @@ function measure(nodes: number): { readonly match: number; readonly insert: numb
     kv_event_batches: 0,
   });
   for (const prompt of prompts) keep(cache, prompt);
-  const match = rate(OPERATIONS, (index) => {
-    const prompt = prompts[(index * 7_919) % prompts.length] as readonly number[];
-    cache.free(cache.matchByPrefixToken('', prompt, prompt.length));
-  });
+  const inTurn = (of: Prompts, work: (prompt: readonly number[]) => void): number =>
+    rate(OPERATIONS, (index) => work(of[(index * 7_919) % of.length] as readonly number[]));
+  const matchOne = (prompt: readonly number[]): void => cache.free(cache.matchByPrefixToken('', prompt, prompt.length));
+  let sum = 0;
+  const hashOne = (prompt: readonly number[]): void => {
+    sum ^= hashOf(prompt);
+  };
+  const match = inTurn(prompts, matchOne);
+  const hash = inTurn(prompts, hashOne);
+  const hot = inTurn(hotPrompts, matchOne);
+  const hot_hash = inTurn(hotPrompts, hashOne);
+  if (!Number.isInteger(sum)) throw new Error('prompts were not hashed');
   // By block: what a sequence publishes, and what an allocation takes from the longest unused.
   const before = cache.cached;
   const start = performance.now();
@@ -79,23 +107,36 @@ function measure(nodes: number): { readonly match: number; readonly insert: numb
   const all = cache.matchByPrefixToken('', [], 0);
   cache.allocBlocks(all, cache.blocks - cache.cached);
   const evict = rate(Math.min(OPERATIONS, cache.cached), () => cache.allocBlocks(all, 1));
-  return { match, insert, evict };
+  return { match, hash, hot, hot_hash, insert, evict };
 }
 
 function measureTree(): unknown {
   const rows = [1_000, 10_000, 100_000].map((nodes) => {
     measure(nodes);
     const rounds = Array.from({ length: ROUNDS }, () => measure(nodes));
-    const of = (what: 'match' | 'insert' | 'evict'): number => median(rounds.map((round) => round[what]));
-    return { nodes, match_k_per_s: of('match'), insert_k_per_s: of('insert'), evict_k_per_s: of('evict'), goal: GOAL_K };
+    const of = (what: keyof TreeRates): number => median(rounds.map((round) => round[what]));
+    return {
+      nodes,
+      match_k_per_s: of('match'),
+      hash_k_per_s: of('hash'),
+      hot_match_k_per_s: of('hot'),
+      hot_hash_k_per_s: of('hot_hash'),
+      insert_k_per_s: of('insert'),
+      evict_k_per_s: of('evict'),
+      goal: GOAL_K,
+    };
   });
   printTable(
-    `The prefix cache: prompts of ${PROMPT_BLOCKS} blocks of ${BLOCK} tokens matched and let go, blocks inserted, blocks given up; thousand a second, one core`,
-    ['blocks in the tree', 'matches', 'goal', 'inserts', 'goal', 'evictions', 'goal'],
-    rows.map(({ nodes, match_k_per_s, insert_k_per_s, evict_k_per_s, goal }) => [
+    `The prefix cache: prompts of ${PROMPT_BLOCKS} blocks of ${BLOCK} tokens matched and let go, all in turn and ${HOT_FAMILIES * FAMILY} again and again, or hashed alone; blocks inserted, blocks given up; thousand a second, one core`,
+    ['blocks in the tree', 'matches', 'goal', 'hashed', 'hot matches', 'goal', 'hashed', 'inserts', 'goal', 'evictions', 'goal'],
+    rows.map(({ nodes, match_k_per_s, hash_k_per_s, hot_match_k_per_s, hot_hash_k_per_s, insert_k_per_s, evict_k_per_s, goal }) => [
       String(nodes),
       digits(match_k_per_s),
       atLeast(goal, match_k_per_s),
+      digits(hash_k_per_s),
+      digits(hot_match_k_per_s),
+      atLeast(goal, hot_match_k_per_s),
+      digits(hot_hash_k_per_s),
       digits(insert_k_per_s),
       atLeast(goal, insert_k_per_s),
       digits(evict_k_per_s),
