@@ -2,6 +2,12 @@
  * One thread's ends of all rings: two for each ordered pair of threads that talk, control and data, merged at the reader.
  * A full ring never blocks its sender: payloads wait in an outbox while the sender goes on draining its own inbox (two blocked threads are a deadlock).
  *
+ * Control overtakes data, and is not overtaken: what a peer has published on its control ring is handed out before all data that it published later. So who is told
+ * by data of somebody who has just begun knows him: that was said as control before, and what is sent to nobody is lost.
+ *
+ * Race: the peer publishes control, *then* data; the reader sees data, *then* looks once more for control, takes all that is there, and then no data but what it had
+ * seen. A reader that looked at one ring after the other could look at the first before both, and at the second behind them (test/fabric/small-model-lanes.ts).
+ *
  * Every frame carries the epoch under which its thread came to life. The reader compares it with the thread's epoch on the control page, frame by frame:
  * from the moment that a thread is given up, nothing that it wrote or still writes is handed out, and whoever sees it leaves its rings alone until they
  * are attached anew, since a thread that was given up may store anything there.
@@ -67,6 +73,8 @@ type Incoming = {
   /** Of the peer, when the ring was attached: the only one whose frames are heard. */
   readonly epoch: number;
   readonly ring: RingConsumer;
+  /** Of a data ring, its peer's control ring, which overtakes it. */
+  readonly control: Incoming | null;
   readonly latencies: Latencies;
   frames: number;
   bytes: number;
@@ -92,7 +100,7 @@ export class Links {
   #pairs: (Pair | undefined)[] = [];
   /** The same without gaps: a loop over a sparse array or a map allocates, and `flush` runs at every turn. */
   #ends: readonly Pair[] = [];
-  /** Control rings first: control overtakes data, nothing else does. */
+  /** Control rings first. */
   #incoming: readonly Incoming[] = [];
   #sent = 0;
   /** Since the last look at stalls: publications, and looks for work before sleep. */
@@ -119,14 +127,15 @@ export class Links {
       return ring;
     };
     const outgoing = (lane: Lane): Outgoing => new Outgoing(peer, lane, new RingProducer(this.#memory, place(this.thread, peer, lane), this.epoch));
-    const incoming = (lane: Lane): Incoming => {
+    const incoming = (lane: Lane, control: Incoming | null): Incoming => {
       const ring = new RingConsumer(this.#memory, place(peer, this.thread, lane));
-      return { peer, lane, epoch, ring, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false, isHeld: false };
+      return { peer, lane, epoch, ring, control, latencies: new Latencies(), frames: 0, bytes: 0, stale: 0, isOver: false, isHeld: false };
     };
     this.#pairs[peer] = { peer, control: outgoing('control'), data: outgoing('data'), mustWake: false };
     this.#listEnds();
     // A new list: `receive` may be walking the old one.
-    this.#incoming = [incoming('control'), ...this.#incoming, incoming('data')];
+    const control = incoming('control', null);
+    this.#incoming = [control, ...this.#incoming, incoming('data', control)];
   }
 
   /** Lets go of both ends, with what waits for the peer: it is gone. */
@@ -239,7 +248,8 @@ export class Links {
       if (data.waiting > 0) data.drain();
       waits ||= control.waiting > 0 || data.waiting > 0;
       const first = control.producer.publish() ? control : null;
-      const published = data.producer.publish() ? (first ?? data) : first;
+      // What waits for room on the control ring comes before.
+      const published = control.waiting === 0 && data.producer.publish() ? (first ?? data) : first;
       if (published === null) continue;
       this.#turns++;
       if (!pair.mustWake) continue;
@@ -279,12 +289,29 @@ export class Links {
   }
 
   #receiveFrom(incoming: Incoming, handle: FrameHandler): boolean {
+    const { ring, control } = incoming;
+    let frames = 0;
+    let hasOvertaken = false;
+    while (!incoming.isOver && frames < FRAMES_PER_TURN && ring.hasNext()) {
+      if (control !== null && this.#overtake(control, handle)) hasOvertaken = true;
+      frames += this.#takeSeen(incoming, FRAMES_PER_TURN - frames, handle);
+    }
+    return frames > 0 || hasOvertaken;
+  }
+
+  /** Data of the same peer was seen: all control that is there comes first, also what is more than a turn's share. True if there was any. */
+  #overtake(control: Incoming, handle: FrameHandler): boolean {
+    return !control.isOver && control.ring.look() && this.#takeSeen(control, Number.POSITIVE_INFINITY, handle) > 0;
+  }
+
+  /** Hands out frames that were seen, and returns how many. */
+  #takeSeen(incoming: Incoming, frames_max: number, handle: FrameHandler): number {
     const { peer, ring, epoch } = incoming;
     let frames = 0;
     let isHandling = false;
     try {
       // The handler may detach this very peer: nothing more of it is read or written then, since a successor may own the ring.
-      while (!incoming.isOver && frames < FRAMES_PER_TURN && ring.next()) {
+      while (!incoming.isOver && frames < frames_max && ring.nextSeen()) {
         frames++;
         if (ring.header.epoch !== epoch || this.control.epochOf(peer) !== epoch) {
           incoming.isHeld = true;
@@ -306,12 +333,11 @@ export class Links {
       this.#giveUp(incoming);
       if (isDefect) this.#onCorrupt?.(peer, error);
     }
-    if (frames === 0) return false;
-    if (incoming.isOver) return true;
+    if (frames === 0 || incoming.isOver) return frames;
     ring.release();
     // It may sleep until there is room.
     if (ring.producerWaits()) this.control.ring(peer);
-    return true;
+    return frames;
   }
 
   #giveUp(incoming: Incoming): void {

@@ -241,7 +241,25 @@ export class RingConsumer extends RingView {
 
   /** Takes the next frame: its words are in `header`; its payload, once `gather` says so, is valid until `release`. False: nothing there. */
   next(): boolean {
-    if (this.#headSeen === this.#tail && !this.#hasNews()) return false;
+    if (!this.hasNext()) return false;
+    this.#take();
+    return true;
+  }
+
+  /** There is a frame to take; if none was seen before, it looks for some. */
+  hasNext(): boolean {
+    return this.#headSeen !== this.#tail || this.#hasNews();
+  }
+
+  /** Sees all that is published by now. True: there is a frame to take. */
+  look(): boolean {
+    this.#headSeen = Atomics.load(this.words, this.headWord);
+    return this.#headSeen !== this.#tail;
+  }
+
+  /** Takes the next one of the frames that were seen, without another look. */
+  nextSeen(): boolean {
+    if (this.#headSeen === this.#tail) return false;
     this.#take();
     return true;
   }

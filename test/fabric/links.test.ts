@@ -193,6 +193,34 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
     expect(takeTurn(b)).toEqual([]);
   });
 
+  it('hand out control before all data that was published later, however much there is of it and whenever the reader looks', () => {
+    const { linksOf } = twoThreads(1_024, { segments });
+    const [a, b] = [linksOf(0), linksOf(1)];
+    // As many as the ring takes, and more that wait for room.
+    const [SENT, ROOM] = [1_000, 16_384 / 32];
+    const got: number[] = [];
+    // While the reader is at the first frame, there come one of control and, behind it, one of data.
+    a.send(1, 'data', frame(1), null);
+    a.flush();
+    b.receive((_, ring) => {
+      got.push(ring.header.source);
+      if (ring.header.source !== 1) return;
+      a.send(1, 'control', frame(2), null);
+      a.send(1, 'data', frame(3), null);
+      a.flush();
+    });
+    expect(got).toEqual([1, 2, 3]);
+    for (let id = 0; id < SENT; id++) a.send(1, 'control', frame(id), null);
+    expect(a.waiting(1, 'control')).toBe(SENT - ROOM);
+    a.send(1, 'data', frame(SENT), null);
+    got.splice(0);
+    while (got.at(-1) !== SENT) {
+      a.flush();
+      got.push(...takeTurn(b));
+    }
+    expect(got).toEqual(Array.from({ length: SENT + 1 }, (_, id) => id));
+  });
+
   it('deliver nothing of a peer that the handler has just detached, and leave its ring as it is', () => {
     const { linksOf, resetAll } = twoThreads(1_024, { segments });
     const [a, b] = [linksOf(0), linksOf(1)];

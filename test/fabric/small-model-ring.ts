@@ -10,9 +10,9 @@
  *              store header     #putHeader, plain
  *              store head       publish, atomic; after one frame or after several
  *   consumer   load tail        RingConsumer's constructor: it attaches
- *              load head        next, isEmpty, atomic: only if all seen so far is taken (the plain look before it decides nothing but to look again)
- *              load header      next, plain; the sequence is checked
- *              load epoch       Links #receiveFrom, atomic: a frame of another epoch ends the link, and nothing more of the ring is read or written
+ *              load head        hasNext, isEmpty, atomic: only if all seen so far is taken (the plain look before it decides nothing but to look again); look
+ *              load header      nextSeen, plain; the sequence is checked
+ *              load epoch       Links #takeSeen, atomic: a frame of another epoch ends the link, and nothing more of the ring is read or written
  *              load payload     the handler, plain
  *              store tail       release, atomic; after one frame or after several
  *   control    store epoch      ControlPage raiseEpoch, atomic

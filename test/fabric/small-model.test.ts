@@ -1,6 +1,7 @@
 /** The protocols between threads, in all interleavings: right as they are, and wrong as soon as one store is out of order. */
 import { describe, expect, it } from 'vitest';
 import { explore } from './small-model.ts';
+import { type LanesFault, lanesModel } from './small-model-lanes.ts';
 import { type RingFault, ringModel } from './small-model-ring.ts';
 import { type RoomFault, roomModel } from './small-model-room.ts';
 
@@ -45,5 +46,17 @@ describe('a producer without room', () => {
 
   it.each(['slab first', 'waits last', 'release last'] as const satisfies readonly RoomFault[])('is seen to sleep for ever with the order: %s', (fault) => {
     expect(explore(roomModel(2, fault)).wrong).toMatch(/asleep with room/);
+  });
+});
+
+describe('data', () => {
+  it.each([1, 2, 4])('is behind all control that was published before it, %i times', (frames) => {
+    const { ends, wrong } = explore(lanesModel(frames, 'none'));
+    expect(wrong).toBeNull();
+    expect(ends).toBeGreaterThan(0);
+  });
+
+  it.each(['no second look', 'data after the look'] as const satisfies readonly LanesFault[])('is seen to overtake control with: %s', (fault) => {
+    expect(explore(lanesModel(2, fault)).wrong).toMatch(/before its control/);
   });
 });
