@@ -111,6 +111,7 @@ function threads(look: Look): string[] {
     ['EPOCH', ({ epoch }) => epoch],
     ['WAITS FOR', ({ waits_for }) => waits_for.join(', ') || '-'],
     ['WAKES/S', ({ thread, wakes }) => roundRate(rate(before.get(thread), wakes, look))],
+    ['DROPPED', ({ dropped }) => dropped],
   ];
   return table(look.now.fabric.threads, columns, 2);
 }

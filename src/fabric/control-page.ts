@@ -2,7 +2,7 @@
  * The control page: the first page of every segment after its guard. Segment 0's is the one that counts; stop words and epochs are written into all of
  * them, since a kernel sees its own segment only.
  *
- *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | OS thread | … | progress | …
+ *   byte 0       threads, 128 bytes each   | bell | stop | wakes | arrivals | epoch | stopped | OS thread | dropped | … | progress | …
  *   byte 16,384  epochs of the dies        u32 each
  *   byte 20,480  domains                   u32 generation each: odd while the domain lives
  *   byte 21,504  lease                     u64: who leads, and until when (leader-lease.ts)
@@ -10,7 +10,7 @@
  *   byte 21,632  lives                     u32 each: how many are over, of the control thread and of each worker, wherever it sits
  *   byte 24,576  region table, 32 bytes a region (region-table.ts)
  *
- * Who writes: stop words, epochs, domains, lives and regions the control thread alone, but for domains whose members end them (xccl/dp-domain.ts); bell, wakes and arrivals whoever wakes; `stopped` its own thread; lease and
+ * Who writes: stop words, epochs, domains, lives and regions the control thread alone, but for domains whose members end them (xccl/dp-domain.ts); bell, wakes and arrivals whoever wakes; `stopped` and `dropped` its own thread; lease and
  * admission whoever hosts a cluster manager or a job executor, by compare-and-swap and add. Lease, admission and lives are in segment 0 alone.
  * @module
  */
@@ -39,7 +39,7 @@ assert(REGION_TABLE_AT + REGIONS_MAX * REGION_WORDS * 4 <= CONTROL_PAGE_BYTES, '
 const PROGRESS = 16;
 /** What a kernel, which knows where the stop word is, adds to that. */
 export const PROGRESS_BEHIND_STOP_BYTES = (PROGRESS - 1) * 4;
-const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5, osThread: 6, progress: PROGRESS } as const;
+const WORD = { bell: 0, stop: 1, wakes: 2, arrivals: 3, epoch: 4, stopped: 5, osThread: 6, dropped: 7, progress: PROGRESS } as const;
 const AWAKE = 0;
 const ASLEEP = 1;
 
@@ -136,6 +136,15 @@ export class ControlPage {
   /** Sleeps without a mark: producers spend no wake on a thread that looks up by itself in a moment. */
   nap(thread: number, duration_ms: number): void {
     Atomics.wait(this.#words, this.#at(thread, WORD.bell), AWAKE, duration_ms);
+  }
+
+  /** The thread had a message for one that it has no rings with, so it went to nobody. */
+  drop(thread: number): void {
+    Atomics.add(this.#words, this.#at(thread, WORD.dropped), 1);
+  }
+
+  dropped(thread: number): number {
+    return Atomics.load(this.#words, this.#at(thread, WORD.dropped));
   }
 
   wakes(thread: number): number {

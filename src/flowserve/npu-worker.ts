@@ -112,7 +112,7 @@ export class NpuWorker {
       {
         clock,
         isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
-        transmit: (to, from, message, cause) => this.#transmit(to, from, message, cause),
+        transmit: (to, from, message, cause) => this.#port.sendToLiving(this.#directory.threadOf(to), to, from, message, cause),
         birthOf: controllers.birthOf,
         hands: new Map([['output', ({ to, message }: Mail, act: number) => this.#outputs.get(to)?.receive(message as OutputMessage, act)]]),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
@@ -302,11 +302,6 @@ export class NpuWorker {
       ended ||= state === 'done';
     }
     return ended;
-  }
-
-  #transmit(to: Address, from: Address, message: Message, cause: number): void {
-    const thread = this.#directory.threadOf(to);
-    if (this.#links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
   }
 
   #receiveMessage({ to, from, message, cause }: ReceivedMail): void {

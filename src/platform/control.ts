@@ -158,10 +158,7 @@ export class Control {
       {
         clock: this.#clock,
         isLocal: (to) => this.directory.threadOf(to) === CONTROL_THREAD,
-        transmit: (to, from, message, cause) => {
-          const thread = this.directory.threadOf(to);
-          if (this.#port.links.isAttached(thread)) this.#port.send(thread, to, from, message, 'data', cause);
-        },
+        transmit: (to, from, message, cause) => this.#port.sendToLiving(this.directory.threadOf(to), to, from, message, cause),
         birthOf,
         hands: new Map<Role, (mail: Mail) => void>([
           ['frontend', ({ message, from }) => this.#frontend.receive(message as FrontendMessage, from)],

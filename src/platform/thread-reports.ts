@@ -22,6 +22,7 @@ export const threadReports = (directory: Directory, control: ControlPage, seats:
       state: seats.isQuarantined(thread) ? 'quarantined' : name === null ? 'free' : 'held',
       epoch: control.epochOf(thread),
       wakes: control.wakes(thread),
+      dropped: control.dropped(thread),
       waits_for: seats.waitsFor(thread),
     };
   });

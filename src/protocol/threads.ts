@@ -173,6 +173,8 @@ export type ThreadReport = {
   readonly epoch: number;
   /** Times it slept and was woken. */
   readonly wakes: number;
+  /** Messages that it had for threads that it has no rings with: of a worker that is lost, or that it has not been told of. Who sent them hears of the loss by itself. */
+  readonly dropped: number;
   /** Of a worker that is lost: for what its successor waits, `its end`, or who has not let go of its rings yet, `worker/1` or `caller`. */
   readonly waits_for: readonly string[];
 };

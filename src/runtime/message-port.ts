@@ -49,6 +49,12 @@ export class MessagePort {
     this.#isTraced = isTraced;
   }
 
+  /** As `send`; or it goes to nobody, and is counted, where this thread has no rings with that one: it was lost, or this thread has not been told of its successor. */
+  sendToLiving(thread: number, to: Address, from: Address, message: Message, cause: number): void {
+    if (this.links.isAttached(thread)) this.send(thread, to, from, message, 'data', cause);
+    else this.links.control.drop(this.links.thread);
+  }
+
   /** False: the message waits for room on the link. @throws `internal` when its shape is not declared. */
   send(thread: number, to: Address, from: Address, message: Message | object, lane: Lane = 'data', cause = 0): boolean {
     if (from !== this.#source.address) this.#source = this.#partsOf(from);

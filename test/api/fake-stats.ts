@@ -10,8 +10,8 @@ const REGIONS: readonly RegionStats[] = [
 ];
 
 const THREADS: readonly ThreadStats[] = [
-  { thread: 0, name: 'caller', state: 'held', epoch: 1, wakes: 5, waits_for: [] },
-  { thread: 3, name: 'thread/3', state: 'quarantined', epoch: 2, wakes: 0, waits_for: [] },
+  { thread: 0, name: 'caller', state: 'held', epoch: 1, wakes: 5, dropped: 0, waits_for: [] },
+  { thread: 3, name: 'thread/3', state: 'quarantined', epoch: 2, wakes: 0, dropped: 4, waits_for: [] },
 ];
 
 const SILENT_LINK: LinkStats = {

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FRAMES_PER_TURN, type Links } from '../../src/fabric/links.ts';
 import { PAYLOAD_BYTES_MAX } from '../../src/fabric/ring-layout.ts';
+import type { Address } from '../../src/protocol/address.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { MessagePort } from '../../src/runtime/message-port.ts';
 import { runs } from '../property-runs.ts';
@@ -277,6 +278,28 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
       b.links.receive((_, ring) => got.push(b.read(ring)));
     }
     expect(got).toEqual(messages.map((message) => ({ to: 'frontend/0', from: 'caller/0', message, cause: 0 })));
+  });
+
+  it('go to nobody and are counted where the peer is let go of, and come again once it is attached', () => {
+    const { linksOf, control, resetAll } = twoThreads(1_024, { segments });
+    const a = new MessagePort(linksOf(0));
+    let b = new MessagePort(linksOf(1));
+    const got: unknown[] = [];
+    const tell = (task: string): void => {
+      a.sendToLiving(1, 'npu/1', 'npu/0', { type: 'ABANDON', task: task as Address }, 0);
+      a.links.flush();
+      b.links.receive((_, ring) => got.push((b.read(ring).message as { task: string }).task));
+    };
+    tell('task/1');
+    a.links.detach(1);
+    tell('task/2');
+    tell('task/3');
+    expect([control.dropped(0), control.dropped(1)]).toEqual([2, 0]);
+    resetAll();
+    b = new MessagePort(linksOf(1));
+    a.links.attach(1);
+    tell('task/4');
+    expect([got, control.dropped(0)]).toEqual([['task/1', 'task/4'], 2]);
   });
 
   it('decode texts from memory that the next frame overwrites, and keep them', () => {
