@@ -162,7 +162,8 @@ export class PrefixTree {
     const known = this.#roots.get(space);
     if (known !== undefined) return known;
     const root = this.nodes.take();
-    const letters = [...(this.#numerics === '' ? space : `${this.#numerics}\n${space}`)].map((letter) => letter.charCodeAt(0));
+    const text = this.#numerics === '' ? space : `${this.#numerics}\n${space}`;
+    const letters = Array.from({ length: text.length }, (_, at) => text.charCodeAt(at));
     this.nodes.low[root] = hashOf(letters, 0, letters.length);
     this.nodes.high[root] = highBehind(0, letters, 0, letters.length);
     this.#roots.set(space, root);
