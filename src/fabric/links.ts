@@ -3,7 +3,8 @@
  * A full ring never blocks its sender: payloads wait in an outbox while the sender goes on draining its own inbox (two blocked threads are a deadlock).
  *
  * Control overtakes data, and is not overtaken: what a peer has published on its control ring is handed out before all data that it published later. So who is told
- * by data of somebody who has just begun knows him: that was said as control before, and what is sent to nobody is lost.
+ * by data of somebody who has just begun, by the peer that said so as control before, knows him; what is sent to nobody is lost. Of what a third thread tells by
+ * data nothing is promised: it may come before the peer's control.
  *
  * Race: the peer publishes control, *then* data; the reader sees data, *then* looks once more for control, takes all that is there, and then no data but what it had
  * seen. A reader that looked at one ring after the other could look at the first before both, and at the second behind them (test/fabric/small-model-lanes.ts).
