@@ -211,6 +211,18 @@ describe.each(SEGMENTS)('links over %i segments', (segments) => {
       a.flush();
     });
     expect(got).toEqual([1, 2, 3]);
+    // The same while it has seen more control than it takes in a turn.
+    const SEEN = FRAMES_PER_TURN + 2;
+    for (let id = 0; id < SEEN; id++) a.send(1, 'control', frame(id), null);
+    a.flush();
+    got.splice(0);
+    b.receive((_, ring) => {
+      if (got.push(ring.header.source) !== FRAMES_PER_TURN) return;
+      a.send(1, 'control', frame(SEEN), null);
+      a.send(1, 'data', frame(SEEN + 1), null);
+      a.flush();
+    });
+    expect(got).toEqual(Array.from({ length: SEEN + 2 }, (_, id) => id));
     for (let id = 0; id < SENT; id++) a.send(1, 'control', frame(id), null);
     expect(a.waiting(1, 'control')).toBe(SENT - ROOM);
     a.send(1, 'data', frame(SENT), null);
