@@ -10,8 +10,8 @@ import { Rig, SMALL, shuffled } from './rig.ts';
 const TURNS_MAX = 200;
 
 type Scene = { readonly blocks: number; readonly seed: number; readonly segments: number; readonly layers_there: number };
-/** A bit of a block at one of the two sides, before that turn, or right after that block's sum at rest. */
-type Fault = { readonly moment: number | 'summed'; readonly side: 0 | 1; readonly index: number; readonly word: number; readonly bit: number };
+/** A bit of a block at one of the two sides, before that turn, or right before or after that block's sum at rest. */
+type Fault = { readonly moment: number | 'unsummed' | 'summed'; readonly side: 0 | 1; readonly index: number; readonly word: number; readonly bit: number };
 
 const WORDS = (SMALL.layers * SMALL.layer_bytes) / 4;
 
@@ -34,9 +34,13 @@ function pulled({ blocks, seed, segments, layers_there }: Scene, fault: Fault | 
     const words = space.wordsOf(kv.address);
     words[at] = (words[at] as number) ^ (1 << bit);
   };
+  const strikeAt = (moment: Fault['moment'], index: number): void => {
+    if (fault?.moment === moment && index === fault.index % blocks) strike(fault);
+  };
   const sumAtRest = (index: number, address: number): void => {
+    strikeAt('unsummed', index);
     sums.arrive(sides[1][index] as number, address);
-    if (fault?.moment === 'summed' && index === fault.index % blocks) strike(fault);
+    strikeAt('summed', index);
   };
   const pull = rig.cluster.between(0, 1).pull('p', rig.owner(1), offer.registration, rig.place(0), rig.addresses(1, sides[1]), sumAtRest);
   let turn = 0;
@@ -78,7 +82,7 @@ describe('a pull into guarded blocks', () => {
 
   it('fails, or what came is found out by whoever reads it, where a bit at either side goes bad at any moment', () => {
     const fault = fc.record<Fault>({
-      moment: fc.oneof(fc.nat({ max: 30 }), fc.constant('summed' as const)),
+      moment: fc.oneof(fc.nat({ max: 30 }), fc.constantFrom('unsummed', 'summed')),
       side: fc.constantFrom(0, 1),
       index: fc.nat({ max: 7 }),
       word: fc.nat({ max: WORDS - 1 }),
