@@ -57,11 +57,6 @@ export class PrefixTree {
     return this.#size;
   }
 
-  /** Spaces that have any. */
-  get spaces(): number {
-    return this.#roots.size;
-  }
-
   /** The nodes of the longest prefix of whole blocks within the first `positions` tokens, behind a path that is known already. */
   match(space: string, tokens: readonly number[], positions: number, path: PrefixNode[] = []): PrefixNode[] {
     const size = this.#block_size;
