@@ -1,6 +1,7 @@
 /**
  * Blocks of the relational tensor cache on their way: between HBM and DRAM, from another task executor, or copied before they are written.
- * A transfer is planned here, performed elsewhere, and its end is told; whatever happens meanwhile, its blocks are nobody else's until then:
+ * A transfer is planned here, performed elsewhere, and its end is told; whatever happens meanwhile, its blocks are nobody else's until then. One whose memory
+ * went bad meanwhile has brought nothing:
  *
  *   swap-out   a cold node is not matched while it is copied, and stays in HBM behind it; if its block is needed meanwhile, it is forgotten with its copy
  *   swap-in    a holding pins nodes that are not matched until they have come; let go of, they come all the same, for whoever may want them
@@ -85,12 +86,15 @@ export class CacheTransfers {
   get blocks(): number {
     let blocks = 0;
     const tails = new Set<Tail>();
-    for (const { kind, nodes, tail, holding } of this.#moves.values()) {
+    const { pins } = this.#nodes;
+    for (const { kind, nodes, targets, tail, holding } of this.#moves.values()) {
       // What is copied out can be given out.
-      if (kind !== 'swap-out') for (const node of nodes) blocks += this.#nodes.pins[node] === 0 ? 1 : 0;
-      if (tail === null) continue;
-      blocks += holding === null ? 1 : 0;
-      if (tail.holders === tail.copies) tails.add(tail);
+      if (kind === 'swap-out') continue;
+      targets.forEach((block, index) => {
+        const isNobodys = tail === null ? pins[nodes[index] as PrefixNode] === 0 : holding === null;
+        if (isNobodys && !this.#tiers.isMappedOut(block)) blocks++;
+      });
+      if (tail !== null && tail.holders === tail.copies && !this.#tiers.isMappedOut(tail.block)) tails.add(tail);
     }
     return blocks + tails.size;
   }
@@ -301,6 +305,10 @@ export class CacheTransfers {
 
   /** It was performed. */
   done(id: number): void {
+    if (this.#isSpoilt(id)) {
+      this.fail(id);
+      return;
+    }
     const { kind, nodes, targets, tail, holding } = this.#take(id);
     if (tail !== null) this.#endTailCopy(tail, targets, holding, true);
     else if (kind === 'swap-out') this.#endCopyOut(nodes, targets, true);
@@ -316,6 +324,16 @@ export class CacheTransfers {
     if (tail !== null) this.#endTailCopy(tail, targets, holding, false);
     else if (kind === 'swap-out') this.#endCopyOut(nodes, targets, false);
     else this.#failPopulate(id, nodes, targets, holding);
+  }
+
+  /** Memory went bad meanwhile that it read or wrote, or by which alone is reached what it brought to one who waits for it. */
+  #isSpoilt(id: number): boolean {
+    const { kind, nodes, targets, tail, holding } = this.#moveOf(id);
+    if (kind === 'swap-out') return targets.some((block) => this.#tiers.isMappedOutDram(block));
+    if (tail !== null && this.#tiers.isMappedOut(tail.block)) return true;
+    if (targets.some((block) => this.#tiers.isMappedOut(block))) return true;
+    const { dram } = this.#nodes;
+    return nodes.some((node) => this.#tiers.isMappedOutDram(dram[node] as number) || (holding !== null && this.#nodes.isGone(node)));
   }
 
   /** A transfer that still writes a holding's blocks keeps them until its end. How many of its last blocks those are. */
@@ -341,9 +359,14 @@ export class CacheTransfers {
     return FIRST_CACHE_TRANSFER + this.#last;
   }
 
-  #take(id: number): Move {
+  #moveOf(id: number): Move {
     const move = this.#moves.get(id);
     assert(move, `transfer ${id} has ended, and was never begun`);
+    return move;
+  }
+
+  #take(id: number): Move {
+    const move = this.#moveOf(id);
     this.#moves.delete(id);
     return move;
   }

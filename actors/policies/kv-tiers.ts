@@ -152,12 +152,22 @@ export class KvTiers {
     return this.#mappedOutDram.has(block);
   }
 
-  /** The block of DRAM went bad, and is not free: whoever has it is about to give it back. */
+  /** The block of DRAM went bad: nobody gets it any more, nor what it held. A transfer that reads or writes it goes on, and comes to nothing. */
   mapOutDram(block: number): void {
     this.#mappedOutDram.add(block);
+    const at = this.#freeDram.indexOf(block);
+    if (at >= 0) this.#freeDram.splice(at, 1);
+    const { hbm, dram, moving } = this.#nodes;
+    const node = this.#tree.all().find((one) => dram[one] === block);
+    if (node === undefined || moving[node] !== 0) return;
+    if (hbm[node] === NO_BLOCK) this.forget(node);
+    else this.#dropCopy(node);
   }
 
-  /** The block went bad: nobody gets it any more, and nobody begins with what it held. Who uses it keeps its node until it lets go. */
+  /**
+   * The block went bad: nobody gets it any more, and nobody begins with what it held. Who uses it keeps its node until it lets go. A transfer that writes it, or
+   * brings what is reached by it, goes on, and comes to nothing.
+   */
   mapOut(block: number): void {
     this.#mappedOut.add(block);
     const at = this.#freeHbm.indexOf(block);
@@ -166,13 +176,11 @@ export class KvTiers {
     if (node === undefined) return;
     for (const below of this.#tree.below(node).reverse()) {
       if (this.#nodes.pins[below] === 0) this.#remove(below);
-      else this.#loseUsed(below);
+      else {
+        this.#dropCopy(below);
+        this.#takeFromTree(below);
+      }
     }
-  }
-
-  #loseUsed(node: PrefixNode): void {
-    assert(this.#nodes.moving[node] === 0, 'a block that comes is used');
-    this.#takeFromTree(node);
   }
 
   #takeFromTree(node: PrefixNode): void {
@@ -218,6 +226,12 @@ export class KvTiers {
     this.#removed(node, 'CPU');
     this.settle(node);
     return block;
+  }
+
+  /** Of what HBM has, unless it is only coming there: then the copy is still read. */
+  #dropCopy(node: PrefixNode): void {
+    const { dram, moving } = this.#nodes;
+    if (moving[node] === 0 && dram[node] !== NO_BLOCK) this.giveBackDram(this.#leaveDram(node));
   }
 
   /** Puts a node where it belongs, after anything about it changed but who uses it. `isCold`: as the one unused the longest, else as the one used last. */
@@ -302,11 +316,10 @@ export class KvTiers {
   /** Forgets all that nobody uses, copies of what is used among it. How many blocks of HBM that were. */
   drop(): number {
     const before = this.#freeHbm.length;
-    const { dram, moving, pins } = this.#nodes;
     for (const node of this.#tree.all()) {
       if (this.#nodes.isGone(node)) continue;
-      if (pins[node] === 0) this.forget(node);
-      else if (moving[node] === 0 && dram[node] !== NO_BLOCK) this.giveBackDram(this.#leaveDram(node));
+      if (this.#nodes.pins[node] === 0) this.forget(node);
+      else this.#dropCopy(node);
     }
     if (this.#tree.size === 0) this.#events.cleared();
     return this.#freeHbm.length - before;

@@ -62,6 +62,11 @@ export class PromptTails {
     return true;
   }
 
+  /** The block went bad: nobody comes to share it any more. Who holds it lets go of it as before. */
+  mapOut(block: number): void {
+    for (const tail of this.#byRequest.values()) if (tail.block === block) this.#forget(tail);
+  }
+
   /** One who holds it does so no longer. True: nobody does, and the block is free. */
   release(tail: Tail, isOwner: boolean): boolean {
     assert(tail.holders > 0, 'a shared block is let go of more often than it was held');

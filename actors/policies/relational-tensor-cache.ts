@@ -278,13 +278,17 @@ export class RelationalTensorCache {
 
   /** Blocks went bad. What is kept there is forgotten, with all that is only reached by it; who holds one gives it back, or has it replaced. */
   mapOut(blocks: readonly number[]): void {
-    for (const block of blocks) this.#tiers.mapOut(block);
+    for (const block of blocks) {
+      this.#tiers.mapOut(block);
+      this.#tails.mapOut(block);
+    }
     this.events.endBatch();
   }
 
-  /** Blocks of DRAM went bad that a transfer has read, which is about to fail: what they were to bring is forgotten with it. */
+  /** Blocks of DRAM went bad. What is kept there alone is forgotten; what a transfer was to bring of it, when that has ended. */
   mapOutDram(blocks: readonly number[]): void {
     for (const block of blocks) this.#tiers.mapOutDram(block);
+    this.events.endBatch();
   }
 
   /** Another block in place of one that went bad, for what is to be computed again. False: there is none. */

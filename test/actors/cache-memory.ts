@@ -3,13 +3,21 @@ import { expect } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
 import type { RemoteCopy } from '../../actors/policies/cache-transfers.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
-import type { KvEvent } from '../../src/protocol/kv-events.ts';
 import type { TierCopy } from '../../src/protocol/transfers.ts';
+import { HeardEvents } from './heard-events.ts';
 
 export const BLOCK = 4;
 export const HBM_ALONE = { block_size: BLOCK, dram_blocks: 0, swap_low: 0, swap_high: 0, swap_blocks_max: 0, kv_event_batches: 0 };
 
-type Sequence = { readonly holding: Holding; readonly tokens: number[]; readonly prompt: number; readonly request: number; computed: number };
+type Sequence = {
+  readonly holding: Holding;
+  readonly tokens: number[];
+  readonly prompt: number;
+  readonly request: number;
+  computed: number;
+  /** Blocks that went bad while it held them. */
+  readonly lost: Set<number>;
+};
 type Block = (number | undefined)[];
 type Step = { readonly act: string; readonly space: string; readonly prompt: readonly number[]; readonly at: number; readonly count: number };
 type CacheCopy = TierCopy | RemoteCopy;
@@ -38,8 +46,10 @@ class Cells {
 const GENERATION = 7;
 /** So that a cache fills up. */
 const RUNNING_MAX = 5;
-const BEGIN: ReadonlySet<string> = new Set(['begin', 'choice', 'by id', 'run']);
+const BEGIN: ReadonlySet<string> = new Set(['begin', 'choice', 'by id', 'run', 'bring', 'share']);
 const RARE = ['drop', 'fail', 'fail', 'context', 'context', 'expire'];
+/** Of a block that went bad: what nobody has written. */
+const GARBAGE: Block = Array.from({ length: BLOCK }, () => -1);
 
 export class CacheMemory {
   readonly cache: RelationalTensorCache;
@@ -52,9 +62,10 @@ export class CacheMemory {
   readonly #remote = new Map<number, Block>();
   readonly #cells = new Cells();
   readonly #underWay: UnderWay[] = [];
-  readonly #stored = { GPU: new Set<number>(), CPU: new Set<number>() };
+  readonly #bad = new Set<number>();
+  readonly #badDram = new Set<number>();
+  readonly #stored = new HeardEvents(BLOCK);
   #next = 0;
-  #seq = 0;
 
   constructor(limits: CacheLimits, prompts: readonly (readonly number[])[]) {
     this.#limits = limits;
@@ -73,11 +84,16 @@ export class CacheMemory {
     else if (act === 'expire') cache.deleteContext(`context ${at % 3}`);
     else if (act === 'by id') this.begin(space, [...prompt], -1, `context ${at % 3}`);
     else if (act === 'run') this.#runWhole(space, [...prompt]);
+    else if (act === 'bring' && this.begin(space, [...prompt]) !== null) this.#fetch(running.at(-1) as Sequence, 1 + count);
+    else if (act === 'share' && this.begin('', [...(this.#prompts[0] as number[])], 0) !== null) this.compute(running.at(-1) as Sequence, 99);
     else if (act === 'drop') cache.drop();
     else if (act === 'swap out') this.#startIf(cache.copy('cold'));
     else if (act === 'perform') this.#perform(at);
     else if (act === 'arrive') this.arrive(at);
     else if (act === 'fail') this.#fail(at);
+    else if (act === 'go bad') this.#goBad(space !== '', at, count);
+    else if (act === 'go bad below') this.#goBadBelow(at, count);
+    else if (act === 'take all') this.takeAll();
     else if (sequence === undefined) return;
     else if (act === 'compute') this.compute(sequence, count);
     else if (act === 'decode' && sequence.computed === sequence.tokens.length) {
@@ -94,13 +110,14 @@ export class CacheMemory {
     const byId = context === null ? null : cache.matchByID(context, space, tokens, tokens.length - 1, request);
     const holding = byId ?? cache.matchByPrefixToken(space, tokens, tokens.length - 1, request);
     expect(holding.known).toBeLessThan(tokens.length);
+    this.#expectSound(holding.blocks);
     this.#checkRead(holding, tokens, holding.known);
     const found = holding.known + holding.swapped.length * BLOCK;
     if (!cache.canAllocate(1)) {
       cache.free(holding);
       return null;
     }
-    this.running.push({ holding, tokens, prompt: tokens.length, request, computed: 0 });
+    this.running.push({ holding, tokens, prompt: tokens.length, request, computed: 0, lost: new Set() });
     return found;
   }
 
@@ -123,7 +140,9 @@ export class CacheMemory {
     if (missing > 0) {
       if (!cache.canAllocate(missing)) return;
       const taken = this.#taken(sequence);
-      for (const block of missing === 1 ? [cache.appendBlock(holding)] : cache.allocBlocks(holding, missing)) {
+      const given = missing === 1 ? [cache.appendBlock(holding)] : cache.allocBlocks(holding, missing);
+      this.#expectSound(given);
+      for (const block of given) {
         expect(taken.has(block)).toBe(false);
         this.#hbm.delete(block);
       }
@@ -152,6 +171,7 @@ export class CacheMemory {
 
   start(transfer: CacheCopy): void {
     const targets = blocksOf(transfer.to);
+    this.#expectSound(targets, transfer.to.tier);
     if (transfer.to.tier === 'hbm') {
       const taken = new Set(
         [...this.running.filter(({ holding }) => !targets.every((block) => holding.blocks.includes(block))), ...this.#underWay].flatMap(usedBy),
@@ -168,14 +188,21 @@ export class CacheMemory {
     if (!one.isPerformed) this.#perform(this.#underWay.indexOf(one));
     this.#underWay.splice(this.#underWay.indexOf(one), 1);
     this.cache.transfers.done(one.transfer.id);
+    this.#mendAll();
     for (const { holding, tokens } of this.running) if (this.cache.queryPopulate(holding) === 'done') this.#checkRead(holding, tokens, holding.known);
   }
 
   check(): void {
     const { cache } = this;
-    this.#hearEvents();
-    const held = new Set(this.running.flatMap(({ holding }) => holding.blocks)).size;
-    expect(cache.used).toBe(held);
+    this.#stored.hear(this.cache.events);
+    const { held: holdings, nobodys, free: unused } = this.#places();
+    const held = holdings.size;
+    expect([cache.used, cache.transfers.blocks]).toEqual([held, nobodys.size]);
+    expect([cache.mapped_out, cache.mapped_out_dram]).toEqual([this.#bad.size, this.#badDram.size]);
+    this.#expectSound(unused);
+    for (const block of unused) expect(holdings.has(block) || nobodys.has(block)).toBe(false);
+    expect(unused.length + cache.cached + held + nobodys.size).toBe(this.#limits.blocks - this.#bad.size);
+    for (const { holding, lost } of this.running) this.#expectSound(holding.blocks.filter((block) => !lost.has(block)));
     const free = cache.blocks - held - cache.transfers.blocks;
     expect(cache.canAllocate(free)).toBe(true);
     expect(cache.canAllocate(free + 1)).toBe(false);
@@ -184,8 +211,8 @@ export class CacheMemory {
     expect(new Set(written).size).toBe(written.length);
     // And what is read from there stays until it has been, though it was forgotten.
     const read = this.#underWay.flatMap(({ transfer: { kind, from } }) => (kind === 'swap-in' ? from.blocks : []));
-    const known = written.length + this.#stored.CPU.size;
-    expect(cache.dram_blocks_used).toBeGreaterThanOrEqual(known);
+    const known = written.filter((block) => !this.#badDram.has(block)).length + this.#stored.CPU.size;
+    expect(cache.dram_blocks_used).toBeGreaterThanOrEqual(known - read.filter((block) => this.#badDram.has(block)).length);
     expect(cache.dram_blocks_used).toBeLessThanOrEqual(known + read.length);
     expect(cache.dram_blocks_used).toBeLessThanOrEqual(this.#limits.dram_blocks);
   }
@@ -198,10 +225,86 @@ export class CacheMemory {
     this.check();
     // Whoever was told of the cache's blocks knows exactly those.
     expect(this.#stored.GPU.size).toBe(cache.cached);
+    this.takeAll();
     cache.drop();
     this.check();
     expect([cache.used, cache.cached, cache.dram_blocks_used, cache.transfers.size]).toEqual([0, 0, 0, 0]);
     expect([this.#stored.GPU.size, this.#stored.CPU.size]).toEqual([0, 0]);
+  }
+
+  /** Whoever asks for all blocks that there are gets each once, but those that somebody has, and those that went bad. */
+  takeAll(): void {
+    const { cache } = this;
+    const { held, nobodys } = this.#places();
+    const others = Array.from({ length: this.#limits.blocks }, (_, block) => block).filter((block) => !held.has(block) && !nobodys.has(block));
+    const all = cache.matchByPrefixToken('', [], 0);
+    const given = cache.allocBlocks(all, cache.blocks - held.size - nobodys.size);
+    for (const block of given) this.#hbm.delete(block);
+    expect(given.toSorted((a, b) => a - b)).toEqual(others.filter((block) => !this.#bad.has(block)));
+    cache.free(all);
+  }
+
+  /** Blocks of HBM that did not go bad: that sequences have; that transfers alone have; that nobody has, and hold nothing. */
+  #places(): { readonly held: ReadonlySet<number>; readonly nobodys: ReadonlySet<number>; readonly free: readonly number[] } {
+    const held = new Set(this.running.flatMap(({ holding }) => holding.blocks).filter((block) => !this.#bad.has(block)));
+    const nobodys = new Set(this.#underWay.flatMap(usedBy).filter((block) => !this.#bad.has(block) && !held.has(block)));
+    return { held, nobodys, free: (this.cache.toJSON() as { free: number[] }).free };
+  }
+
+  /** They are blocks, each once, and none that went bad. */
+  #expectSound(blocks: readonly number[], tier: 'hbm' | 'dram' = 'hbm'): void {
+    const [count, bad] = tier === 'hbm' ? [this.#limits.blocks, this.#bad] : [this.#limits.dram_blocks, this.#badDram];
+    expect(new Set(blocks).size).toBe(blocks.length);
+    for (const block of blocks) expect([block, block >= 0 && block < count && !bad.has(block)]).toEqual([block, true]);
+  }
+
+  /** Any block, or one that is moved, or held. `leaves`: who waits for a transfer of its blocks waits no more. */
+  #goBad(leaves: boolean, at: number, count: number): void {
+    const moved = this.#underWay.flatMap(usedBy);
+    const held = this.running.flatMap(({ holding }) => holding.blocks);
+    const block = oneOf([[], moved, held][at % 3] as number[], at + count, this.#limits.blocks);
+    // Some must be left.
+    if (3 * (this.#bad.size + 1) > this.#limits.blocks || this.#bad.has(block)) return;
+    this.#bad.add(block);
+    this.#hbm.set(block, GARBAGE);
+    for (const { holding, lost } of this.running) if (holding.blocks.includes(block)) lost.add(block);
+    if (leaves) for (const sequence of [...this.running]) if (this.cache.queryPopulate(sequence.holding) === 'copying') this.finish(sequence);
+    this.cache.mapOut([block]);
+    this.#mendAll();
+  }
+
+  #goBadBelow(at: number, count: number): void {
+    const moved = this.#underWay.flatMap(({ transfer: { kind, from, to } }) => (kind === 'swap-in' ? from.blocks : kind === 'swap-out' ? to.blocks : []));
+    const block = oneOf(at % 2 === 0 ? [] : moved, at + count, this.#limits.dram_blocks);
+    if (3 * (this.#badDram.size + 1) > this.#limits.dram_blocks || this.#badDram.has(block)) return;
+    this.#badDram.add(block);
+    this.#dram.set(block, GARBAGE);
+    this.cache.mapOutDram([block]);
+  }
+
+  #mendAll(): void {
+    for (const sequence of [...this.running]) if (this.cache.queryPopulate(sequence.holding) !== 'copying') this.#mend(sequence);
+  }
+
+  /** As whoever runs does: what lay in bad blocks is computed again in others; or it gives way. */
+  #mend(sequence: Sequence): void {
+    const { cache } = this;
+    const { holding, tokens, lost } = sequence;
+    const { tail } = holding;
+    if (tail !== null && !holding.ownsTail && lost.has(tail.block)) cache.letGoOfTail(holding);
+    for (const [index, bad] of holding.blocks.entries()) {
+      if (!lost.has(bad)) continue;
+      const taken = this.#taken(sequence);
+      if (!cache.replace(holding, index)) {
+        this.finish(sequence);
+        return;
+      }
+      const block = holding.blocks[index] as number;
+      this.#expectSound([block]);
+      expect(taken.has(block)).toBe(false);
+      const known = Math.max(sequence.computed, holding.known);
+      this.#hbm.set(block, this.#cells.of(holding.space, tokens, Math.min((index + 1) * BLOCK, known)).slice(index * BLOCK));
+    }
   }
 
   /** Read by position, each must hold what its own tokens say. */
@@ -256,7 +359,9 @@ export class CacheMemory {
     const target = to.tier === 'hbm' ? this.#hbm : this.#dram;
     if ('addresses' in from) for (const generation of from.generations) expect(generation).toBe(GENERATION);
     blocksOf(from).forEach((block, index) => {
-      target.set(blocksOf(to)[index] as number, [...(source.get(block) ?? [])]);
+      const at = blocksOf(to)[index] as number;
+      const isBad = to.tier === 'hbm' ? this.#bad.has(at) : this.#badDram.has(at);
+      target.set(at, isBad ? GARBAGE : [...(source.get(block) ?? [])]);
     });
   }
 
@@ -265,36 +370,11 @@ export class CacheMemory {
     if (one === undefined) return;
     this.#underWay.splice(this.#underWay.indexOf(one), 1);
     this.cache.transfers.fail(one.transfer.id);
-  }
-
-  #hearEvents(): void {
-    this.cache.events.endBatch();
-    for (const { seq, events } of this.cache.events.since(this.#seq).batches) {
-      expect(seq).toBe(this.#seq++);
-      for (const event of events) this.#hear(event);
-    }
-  }
-
-  #hear(event: KvEvent): void {
-    if (event.type === 'AllBlocksCleared') {
-      this.#stored.GPU.clear();
-      this.#stored.CPU.clear();
-      return;
-    }
-    const stored = this.#stored[event.medium];
-    if (event.type === 'BlockRemoved') {
-      for (const hash of event.block_hashes) expect(stored.delete(hash)).toBe(true);
-      return;
-    }
-    const { parent_block_hash: parent, block_hashes, token_ids } = event;
-    expect(token_ids.length).toBe(block_hashes.length * BLOCK);
-    if (parent !== null) expect(this.#stored.GPU.has(parent) || this.#stored.CPU.has(parent)).toBe(true);
-    for (const hash of block_hashes) {
-      expect(stored.has(hash)).toBe(false);
-      stored.add(hash);
-    }
+    this.#mendAll();
   }
 }
+
+const oneOf = (blocks: readonly number[], which: number, all: number): number => blocks[which % Math.max(1, blocks.length)] ?? which % all;
 
 const blocksOf = (places: CacheCopy['from'] | CacheCopy['to']): readonly number[] => ('addresses' in places ? places.addresses : places.blocks);
 

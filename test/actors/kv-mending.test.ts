@@ -7,6 +7,7 @@ import { StepScheduler } from '../../actors/policies/step-scheduler.ts';
 import { address } from '../../src/protocol/address.ts';
 import type { Commands } from '../../src/protocol/messages.ts';
 import type { StepPlan } from '../../src/protocol/steps.ts';
+import type { TierCopy } from '../../src/protocol/transfers.ts';
 import { greedySequence } from '../golden/greedy.ts';
 import { runs } from '../property-runs.ts';
 import { HBM_ALONE } from './cache-memory.ts';
@@ -172,6 +173,30 @@ describe('KV in memory that goes bad', () => {
     expect([cache.blocks, cache.used, cache.cached]).toEqual([3, 0, 0]);
     expect(cache.canAllocate(4)).toBe(false);
     expect(cache.allocBlocks(cache.matchByPrefixToken('', tokens, 8), 3)).not.toContain(bad);
+  });
+
+  it('should give no choice of a prompt the tail of it that went bad, though another still copies it, and count it no more', () => {
+    const scheduler = new StepScheduler({ ...LIMITS, is_asynchronous: false }, 'dp-group/0');
+    const npu = new FakeNpu(BLOCK, LIMITS.batch_tokens_max);
+    const begin = (choice: number): void => {
+      scheduler.enqueue(address('task', choice), greedySequence(1, [1, 2, 3, 4, 5, 6], 12, choice));
+    };
+    const plan = (): StepPlan => scheduler.plan()?.plan as StepPlan;
+    begin(0);
+    scheduler.retire(npu.run(plan()));
+    begin(1);
+    const step = plan();
+    const [copy] = scheduler.takeTransfers() as [TierCopy];
+    expect(copy.kind).toBe('copy');
+    const [bad] = copy.from.blocks as [number];
+    npu.spoil(bad);
+    expect(() => npu.run(step)).toThrow(Damage);
+    scheduler.mend([bad]);
+    // The owner's two: who had the copy made has let go of it.
+    expect([scheduler.cache.used, scheduler.cache.mapped_out]).toEqual([2, 1]);
+    begin(2);
+    scheduler.retire(npu.run(plan()));
+    expect(scheduler.takeTransfers().filter(({ kind }) => kind === 'copy')).toEqual([]);
   });
 
   it('should fail nobody but those who need more blocks than are left', () => {

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
+import type { RemoteCopy } from '../../actors/policies/cache-transfers.ts';
 import { KvEventLog } from '../../actors/policies/kv-events.ts';
 import { PromptTails, type Tail } from '../../actors/policies/prompt-tails.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
@@ -36,7 +37,12 @@ const ACTS = [
   ],
   ...['swap out', 'swap out', 'perform', 'arrive', 'arrive', 'arrive', 'arrive', 'arrive', 'fetch', 'rare'],
 ] as const;
-const step = fc.record({ act: fc.constantFrom(...ACTS), space: fc.constantFrom('', 'tenant'), prompt, at: fc.nat(20), count: fc.nat(12) });
+/** Transfers take longer, so that memory goes bad under them. */
+const BAD_ACTS = [
+  ...['begin', 'run', 'run', 'choice', 'by id', 'bring', 'bring', 'bring', 'share', 'share', 'share', 'compute', 'compute', 'compute', 'compute', 'decode'],
+  ...['end', 'end', 'end', 'end', 'give way', 'swap out', 'swap out', 'arrive', 'arrive', 'arrive', 'go bad', 'go bad below', 'rare', 'take all'],
+];
+const step = { act: fc.constantFrom(...ACTS), space: fc.constantFrom('', 'tenant'), prompt, at: fc.nat(20), count: fc.nat(12) };
 const limits = fc
   .record({
     blocks: fc.integer({ min: 1, max: 16 }),
@@ -50,15 +56,39 @@ const limits = fc
 describe('the relational tensor cache', () => {
   it('finds only what was computed of the very same tokens, gives nobody a block that another or a transfer uses, and keeps exact accounts', () => {
     fc.assert(
-      fc.property(limits, fc.array(prompt, { minLength: 3, maxLength: 3 }), fc.array(step, { maxLength: 400, size: 'max' }), (sizes, prompts, steps) => {
-        const memory = new CacheMemory(sizes, prompts);
-        for (const one of steps) {
-          memory.act(one);
-          memory.check();
-        }
-        memory.end();
-      }),
+      fc.property(
+        limits,
+        fc.array(prompt, { minLength: 3, maxLength: 3 }),
+        fc.array(fc.record(step), { maxLength: 400, size: 'max' }),
+        (sizes, prompts, steps) => {
+          const memory = new CacheMemory(sizes, prompts);
+          for (const one of steps) {
+            memory.act(one);
+            memory.check();
+          }
+          memory.end();
+        },
+      ),
       { numRuns: runs(50) },
+    );
+  });
+
+  it('gives nobody a block that went bad, whoever had it when, and nobody what lay there', () => {
+    fc.assert(
+      fc.property(
+        limits.map((sizes) => ({ ...sizes, blocks: sizes.blocks + 8 })),
+        fc.array(prompt, { minLength: 3, maxLength: 3 }),
+        fc.array(fc.record({ ...step, act: fc.constantFrom(...BAD_ACTS) }), { maxLength: 400, size: 'max' }),
+        (sizes, prompts, steps) => {
+          const memory = new CacheMemory(sizes, prompts);
+          for (const one of steps) {
+            memory.act(one);
+            memory.check();
+          }
+          memory.end();
+        },
+      ),
+      { numRuns: runs(100) },
     );
   });
 
@@ -243,6 +273,20 @@ describe('the tiers of the cache', () => {
     cache.transfers.fail((cache.populate(holding) as TierCopy).id);
     expect([cache.queryPopulate(holding), holding.known, holding.blocks]).toEqual(['failed', 0, []]);
     expect(peek(cache, tokens(1, 3))).toEqual({ hbm: 0, dram: 0, awaited: 0 });
+  });
+
+  it('should bring nothing to who waits for what was reached by a block that went bad, though it came whole', () => {
+    const cache = new RelationalTensorCache({ ...HBM_ALONE, blocks: 4 });
+    keep(cache, tokens(1, 1));
+    const prompt = [...tokens(1, 1), ...tokens(2, 2)];
+    const holding = cache.matchByPrefixToken('', prompt, prompt.length);
+    const pull = cache.populate(holding, { tokens: prompt, addresses: [7, 8], generations: [0, 0] }) as RemoteCopy;
+    const [bad] = holding.blocks as [number];
+    cache.mapOut([bad]);
+    cache.transfers.done(pull.id);
+    expect([cache.queryPopulate(holding), holding.blocks]).toEqual(['failed', [bad]]);
+    cache.free(holding, prompt, BLOCK);
+    expect([cache.blocks, cache.used, cache.cached, cache.canAllocate(3)]).toEqual([3, 0, 0, true]);
   });
 
   it('should keep what a context asks for until nothing else may go, and find it by its id, until that is deleted', () => {

@@ -1,0 +1,45 @@
+/** What somebody who is told of a cache's KV events knows of it. */
+import { expect } from 'vitest';
+import type { KvEventLog } from '../../actors/policies/kv-events.ts';
+import type { KvEvent } from '../../src/protocol/kv-events.ts';
+
+export class HeardEvents {
+  /** Blocks that each tier keeps, by their names. */
+  readonly GPU = new Set<number>();
+  readonly CPU = new Set<number>();
+  readonly #block_size: number;
+  #seq = 0;
+
+  constructor(block_size: number) {
+    this.#block_size = block_size;
+  }
+
+  /** All that has happened since. */
+  hear(log: KvEventLog): void {
+    log.endBatch();
+    for (const { seq, events } of log.since(this.#seq).batches) {
+      expect(seq).toBe(this.#seq++);
+      for (const event of events) this.#hear(event);
+    }
+  }
+
+  #hear(event: KvEvent): void {
+    if (event.type === 'AllBlocksCleared') {
+      this.GPU.clear();
+      this.CPU.clear();
+      return;
+    }
+    const stored = this[event.medium];
+    if (event.type === 'BlockRemoved') {
+      for (const hash of event.block_hashes) expect(stored.delete(hash)).toBe(true);
+      return;
+    }
+    const { parent_block_hash: parent, block_hashes, token_ids } = event;
+    expect(token_ids.length).toBe(block_hashes.length * this.#block_size);
+    if (parent !== null) expect(this.GPU.has(parent) || this.CPU.has(parent)).toBe(true);
+    for (const hash of block_hashes) {
+      expect(stored.has(hash)).toBe(false);
+      stored.add(hash);
+    }
+  }
+}
