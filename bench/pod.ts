@@ -5,6 +5,7 @@
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
 import { loadBareLoop } from './bare-loop.ts';
 import { BareLoopPair } from './bare-loop-pair.ts';
+import { atLeast } from './fabric-report.ts';
 import { machine, median, printTable, writeResults } from './harness.ts';
 import { promptsOf } from './prompts.ts';
 
@@ -97,7 +98,7 @@ printTable(
     bare.toFixed(0),
     rate.toFixed(0),
     ratio.toFixed(2),
-    `≥ ${goal}`,
+    atLeast(goal, ratio),
   ]),
 );
 if (ONLY === undefined) writeResults('bench/results/pod.json', rows);
