@@ -52,6 +52,12 @@ export class Calls {
     return this.#deliveries.size;
   }
 
+  /** No open call has had a token: none comes by itself before those that all of them wait for. */
+  get isSilent(): boolean {
+    for (const { generation } of this.#deliveries.values()) if (generation.hasBegun) return false;
+    return true;
+  }
+
   generate(prompt: Prompt, options: GenerateOptions): Generation {
     checkOptions(options, 'generate');
     const { signal, ...rest } = options;

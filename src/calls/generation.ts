@@ -67,6 +67,11 @@ export class LiveGeneration implements Generation {
     this.#choices = Array.from({ length: choices }, (_, choice) => notComputed(choice));
   }
 
+  /** It has had a token. */
+  get hasBegun(): boolean {
+    return this.#times.first_token !== null;
+  }
+
   usage(): Usage {
     const prompt_tokens = this.#tokenIds?.length ?? 0;
     const [drafted_tokens, accepted_prediction_tokens] = [this.#drafted, this.#accepted];

@@ -117,6 +117,7 @@ export class LivePod implements Pod {
       clock,
       hung_ms_max,
       openCalls: () => this.#calls.open,
+      isSilent: () => this.#calls.isSilent,
       receive: (said, group) => this.#calls.receive(said, group),
       losePeer: () => this.#calls.losePeer(),
       lookForLost: () => this.#calls.look(),

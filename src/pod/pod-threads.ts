@@ -58,6 +58,8 @@ export type CallerPorts = {
   readonly hung_ms_max: number;
   /** Calls that have not ended. */
   readonly openCalls: () => number;
+  /** None of them has had a token. */
+  readonly isSilent: () => boolean;
   /** `group`: the DP group that it comes from; −1: none. */
   readonly receive: (said: PodToCaller, group: number) => void;
   /** A worker is lost, and what it had not shown. */
@@ -134,7 +136,7 @@ export class PodThreads {
   /** Takes what the pod sends, for as long as this life of it lasts. */
   async run(): Promise<void> {
     const { links } = this.#port;
-    const { clock, openCalls, lookForLost, onHung } = this.#ports;
+    const { clock, openCalls, isSilent, lookForLost, onHung } = this.#ports;
     const sleeper = this.#sleeper;
     const hasWork = (): boolean => this.#isOver || links.hasInbound();
     const naps = new CallerNaps();
@@ -162,9 +164,11 @@ export class PodThreads {
         await breathe();
         continue;
       }
-      // Without a bell: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
-      if (waits || openCalls() > 0) await sleeper.nap(naps.next_ms());
-      else await sleeper.sleep(SLEEP_MS, hasWork);
+      if (!waits && openCalls() === 0) await sleeper.sleep(SLEEP_MS, hasWork);
+      // A first token is worth a bell.
+      else if (!waits && isSilent()) await sleeper.sleep(naps.next_ms(), hasWork);
+      // Others come without: a wake for each step of each DP group would cost its worker 8 µs, and on a machine of few cores often its core as well.
+      else await sleeper.nap(naps.next_ms());
     }
     // A wait that nobody ends would keep the memory.
     links.control.nudge(CALLER_THREAD);

@@ -40,9 +40,6 @@ export type TrustedMessage = { readonly type: 'TRUSTED'; readonly member: Addres
 /** Why it is given up. */
 export const silenceOf = ({ member, silent_ms }: SuspectedMessage): string => `${member} has not answered for ${silent_ms} ms, and its work stands still`;
 
-/** Whoever asks has a timer for its next beat, and looks at its mail before it counts who was silent: an answer wakes no thread. */
-export const wakesNobody = (message: object): boolean => 'type' in message && message.type === ('PONG' satisfies HeartbeatMessage['type']);
-
 export const ping = (from: Address): PingMessage => ({ type: 'PING', from });
 export const pong = (member: Address): HeartbeatMessage => ({ type: 'PONG', member });
 export const beatDue = (): HeartbeatMessage => ({ type: 'BEAT_DUE' });

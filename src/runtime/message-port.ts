@@ -7,8 +7,8 @@ import type { Links } from '../fabric/links.ts';
 import { FRAME_KIND, type FrameAddress, type RingConsumer } from '../fabric/ring.ts';
 import { copyWords, Scratch, wordsOfBytes } from '../fabric/scratch.ts';
 import { type Address, idOf, ROLES, roleIndexOf, toAddress } from '../protocol/address.ts';
-import { wakesNobody } from '../protocol/heartbeats.ts';
 import type { Message } from '../protocol/messages.ts';
+import { wakesNobody } from '../protocol/wakes.ts';
 import { Codec } from '../protocol/wire.ts';
 
 /** Larger messages are decoded from memory of their own, so that the scratch stays small. */
