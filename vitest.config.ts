@@ -11,6 +11,13 @@ process.env['NODE_COMPILE_CACHE'] ??= join(tmpdir(), 'minipod-compiled');
 const isDeno = 'Deno' in globalThis;
 
 /**
+ * How much a young heap holds from its start, in MiB: V8 begins with one, and a thread that lives for a second collects it over and over while it grows. Without
+ * that a pod's start takes 465 ms of processor time, with it 515.
+ */
+const YOUNG_HEAP = '--min-semi-space-size=16';
+if (isDeno) process.env['DENO_V8_FLAGS'] ??= YOUNG_HEAP;
+
+/**
  * What has a process of its own: tests that measure something of theirs, or wait for sockets to fill up. All others share two processes, which load
  * what they have in common once; a test leaves nothing behind there (test/system/pods.ts).
  */
@@ -47,6 +54,7 @@ export default defineConfig({
   test: {
     // Deno runs vitest's forks only.
     pool: 'forks',
+    execArgv: isDeno ? [] : [YOUNG_HEAP],
     testTimeout: 60_000,
     // Some record a live run.
     hookTimeout: 60_000,
