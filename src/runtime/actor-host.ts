@@ -17,8 +17,11 @@ export type HostPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'launch' | 'transf
   readonly isLocal: (to: Address) => boolean;
 };
 
-/** What waits for one address, whether an actor of that name lives or is still to be born: so its mail stays in order. One that lives keeps its box. */
-type Box = { readonly to: Address; mail: Mail[] };
+/**
+ * What waits for one address, whether an actor of that name lives or is still to be born: so its mail stays in order. One that lives keeps its box. `stays`: its
+ * receiver is no actor, and always there. (A map of which one name is deleted and set again at each step comes to hold nothing but holes to look through.)
+ */
+type Box = { readonly to: Address; readonly stays: boolean; mail: Mail[] };
 /** Of all boxes that are empty. */
 const NO_MAIL: Mail[] = [];
 type Timer = { readonly id: string; readonly due_ms: number; readonly mail: Mail };
@@ -95,7 +98,7 @@ export class ActorHost {
   }
 
   #open(mail: Mail): void {
-    const box = { to: mail.to, mail: [mail] };
+    const box = { to: mail.to, stays: this.#cast.isHand(mail.to), mail: [mail] };
     this.#boxes.set(mail.to, box);
     this.#ready.push(box);
   }
@@ -114,21 +117,25 @@ export class ActorHost {
   turn(): boolean {
     if (this.#timers.length > 0) this.#fireTimers();
     if (this.#ready.length === 0) return false;
-    for (let left = MAIL_PER_TURN; left > 0; ) {
-      const box = this.#ready.shift();
-      if (box === undefined) break;
+    const ready = this.#ready;
+    let at = 0;
+    for (let left = MAIL_PER_TURN; left > 0 && at < ready.length; at++) {
+      const box = ready[at] as Box;
       const share = Math.min(box.mail.length, MAIL_PER_ACTOR, left);
       left -= share;
       // What it sends itself meanwhile comes behind.
-      for (let at = 0; at < share; at++) this.#cast.deliver(box.mail[at] as Mail);
+      for (let next = 0; next < share; next++) this.#cast.deliver(box.mail[next] as Mail);
       if (box.mail.length === share) {
         box.mail = NO_MAIL;
-        if (!this.#cast.has(box.to)) this.#boxes.delete(box.to);
+        if (!box.stays && !this.#cast.has(box.to)) this.#boxes.delete(box.to);
       } else {
         box.mail.splice(0, share);
-        this.#ready.push(box);
+        ready.push(box);
       }
     }
+    // Mostly all had their turns. To shift or to cut a list is code of V8's own, which no cache holds after a step's kernels; to pop is not.
+    if (at < ready.length) ready.splice(0, at);
+    else while (ready.length > 0) ready.pop();
     return true;
   }
 

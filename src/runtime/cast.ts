@@ -43,6 +43,9 @@ export type Act = {
 /** What came to an actor: a message, or nothing, for one that the host brings to life itself. */
 type Arrival = Pick<Act, 'to' | 'from' | 'message' | 'cause'>;
 
+/** A receiver that is no machine. `act`: the delivery, the cause of what follows from it. */
+export type Hand = (mail: Mail, act: number) => void;
+
 /** Told of each act before its commands are performed: when something fails in between, what it led to is not out yet, but its reason is known. */
 export type Witness = (act: Act) => void;
 
@@ -64,8 +67,8 @@ export const isLaterLife = (epoch: number): boolean => epoch > 1;
 export type CastPorts = {
   /** An actor that this message brings to life, or null. */
   readonly birthOf: (to: Address, message: Message) => Birth | null;
-  /** Receivers that are no machines: the frontend's output process. Given the act that the delivery is, the cause of what follows from it. */
-  readonly hands: ReadonlyMap<Role, (mail: Mail, act: number) => void>;
+  /** The frontend's output process. */
+  readonly hands: ReadonlyMap<Role, Hand>;
   readonly send: (mail: Mail) => void;
   readonly startTimer: (owner: Address, command: Commands['after'], cause: number) => void;
   readonly cancelTimer: (owner: Address, id: string) => void;
@@ -96,6 +99,8 @@ export class Cast {
   readonly #ports: CastPorts;
   readonly #machines = new MachineHost();
   readonly #actors = new Map<Address, Actor>();
+  /** Those that were written to: one that hears of each step is not looked for by its role each time. */
+  readonly #hands = new Map<Address, Hand>();
   readonly #first: number;
   #count = 0;
   #commands = NO_COMMANDS;
@@ -111,6 +116,11 @@ export class Cast {
   /** Whether it is alive here. */
   has(address: Address): boolean {
     return this.#actors.has(address);
+  }
+
+  /** Whether what comes for it goes to one of the host's hands. */
+  isHand(address: Address): boolean {
+    return this.#handOf(address) !== undefined;
   }
 
   get actors(): number {
@@ -181,7 +191,7 @@ export class Cast {
   /** To a hand, or to an actor that this message brings to life. */
   #deliverElsewhere(mail: Mail): void {
     const { to, message } = mail;
-    const hand = this.#ports.hands.get(roleOf(to));
+    const hand = this.#handOf(to);
     if (hand !== undefined) {
       hand(mail, this.#show(mail, null, null, null, true));
       return;
@@ -194,6 +204,14 @@ export class Cast {
       if (!isExpected) this.#noteUnexpected(mail, 'gone');
       this.#show(mail, null, null, null, isExpected);
     }
+  }
+
+  #handOf(to: Address): Hand | undefined {
+    const known = this.#hands.get(to);
+    if (known !== undefined) return known;
+    const hand = this.#ports.hands.get(roleOf(to));
+    if (hand !== undefined) this.#hands.set(to, hand);
+    return hand;
   }
 
   #noteUnexpected({ to, message }: Mail, state: string): void {
