@@ -10,26 +10,33 @@
 import type { ActorScope, AnyEventObject, AnyMachineSnapshot, AnyStateMachine } from 'xstate';
 import { assert, MinipodError } from '../../protocol/errors.ts';
 import type { Commands, Message } from '../../protocol/messages.ts';
-import { routesOf, TRANSITIONS_MAX } from './machine-routes.ts';
+import { routesOf, Stand, TRANSITIONS_MAX } from './machine-routes.ts';
 
 export type CommandName = keyof Commands;
 /** Called for each command, in order, while the transition is taken: note it down, act later. */
 export type CommandSink = (name: CommandName, params: unknown) => void;
 
 export type Machine = AnyStateMachine;
-export type Snapshot = AnyMachineSnapshot;
+/** Where an actor stands: by its machine's routes, or XState's own. */
+export type Snapshot = Pick<AnyMachineSnapshot, 'value' | 'context' | 'status' | 'toJSON'>;
 
-const COMMAND_NAMES: ReadonlySet<string> = new Set<CommandName>([
-  'send',
-  'sendEach',
-  'after',
-  'afterEach',
-  'cancel',
-  'launch',
-  'transfer',
-  'transferEach',
-  'claim',
-]);
+/** Asked of each command: compared one by one, since a set is memory that no cache holds after a step's kernels. */
+function isCommand(name: string): name is CommandName {
+  switch (name as CommandName) {
+    case 'send':
+    case 'sendEach':
+    case 'launch':
+    case 'transferEach':
+    case 'afterEach':
+    case 'after':
+    case 'cancel':
+    case 'transfer':
+    case 'claim':
+      return true;
+    default:
+      return false;
+  }
+}
 
 export class MachineHost {
   readonly #scope: ActorScope<AnyMachineSnapshot, AnyEventObject>;
@@ -62,7 +69,7 @@ export class MachineHost {
   }
 
   readonly #command = (name: string, params: unknown): void => {
-    if (COMMAND_NAMES.has(name)) this.#sink(name as CommandName, params);
+    if (isCommand(name)) this.#sink(name, params);
     else throw new MinipodError('internal', `a machine used the action ${name}, which is no command`);
   };
 
@@ -71,22 +78,24 @@ export class MachineHost {
     const routes = routesOf(machine);
     if (routes !== null) return routes.first(input, this.#command);
     this.#transitions = 0;
-    const snapshot = machine.getInitialSnapshot(this.#scope as never, input as never) as Snapshot;
+    const snapshot = machine.getInitialSnapshot(this.#scope as never, input as never) as AnyMachineSnapshot;
     return this.#checked(snapshot);
   }
 
   /** The next snapshot; `isExpected` is false if the state had no transition for the message, which then changed nothing. */
   deliver(machine: Machine, snapshot: Snapshot, message: Message, sink: CommandSink): { readonly snapshot: Snapshot; readonly isExpected: boolean } {
     this.#sink = sink;
-    const routes = routesOf(machine);
-    if (routes !== null) return { snapshot: routes.next(snapshot, message, this.#command), isExpected: routes.taken > 0 };
+    if (snapshot instanceof Stand) {
+      const { routes } = snapshot;
+      return { snapshot: routes.next(snapshot, message, this.#command), isExpected: routes.taken > 0 };
+    }
     this.#transitions = 0;
-    const next = machine.transition(snapshot, message as AnyEventObject, this.#scope as never) as Snapshot;
+    const next = machine.transition(snapshot as AnyMachineSnapshot, message as AnyEventObject, this.#scope as never) as AnyMachineSnapshot;
     return { snapshot: this.#checked(next), isExpected: this.#transitions > 0 };
   }
 
   /** XState keeps an error of an action or a context in the snapshot; here it is thrown. */
-  #checked(snapshot: Snapshot): Snapshot {
+  #checked(snapshot: AnyMachineSnapshot): Snapshot {
     if (snapshot.status === 'error') throw snapshot.error;
     return snapshot;
   }

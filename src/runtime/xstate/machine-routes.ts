@@ -33,54 +33,76 @@ export function routesOf(machine: AnyStateMachine): MachineRoutes | null {
   return routes;
 }
 
+/**
+ * Where an actor stands. As XState's own snapshot it is written out where somebody looks at it as such, which mostly nobody does: a delivery makes three fields, where
+ * that has fifteen, and all actors' look alike to whoever reads them.
+ */
+export class Stand {
+  readonly routes: MachineRoutes;
+  readonly leaf: Leaf;
+  readonly context: unknown;
+
+  constructor(routes: MachineRoutes, leaf: Leaf, context: unknown) {
+    this.routes = routes;
+    this.leaf = leaf;
+    this.context = context;
+  }
+
+  get value(): unknown {
+    return this.leaf.shape.value;
+  }
+
+  get status(): 'active' | 'done' {
+    return this.leaf.isFinal ? 'done' : 'active';
+  }
+
+  get snapshot(): AnyMachineSnapshot {
+    return { ...this.leaf.shape, context: this.context } as AnyMachineSnapshot;
+  }
+
+  toJSON(): unknown {
+    return this.snapshot.toJSON();
+  }
+}
+
 /** One for all actors of a machine: between two messages it knows of none of them. */
 export class MachineRoutes {
   readonly #machine: AnyStateMachine;
   readonly #table: RouteTable;
-  /** Of the message at hand: where it has led so far, and by how many transitions; none: the state did not expect it. */
-  #leaf: Leaf;
-  #context: unknown;
   #taken = 0;
   #isAtWork = false;
 
   constructor(machine: AnyStateMachine) {
     this.#machine = machine;
     this.#table = new RouteTable(machine);
-    this.#leaf = this.#table.birth.to;
   }
 
-  /** Transitions that the last message led to. */
+  /** Transitions that the last message led to; none: the state did not expect it. */
   get taken(): number {
     return this.#taken;
   }
 
   /** As `machine.getInitialSnapshot`. */
-  first(input: unknown, perform: Perform): AnyMachineSnapshot {
+  first(input: unknown, perform: Perform): Stand {
     const { context } = this.#machine.config as { readonly context?: object | ((given: { readonly input: unknown }) => unknown) };
     const born = { type: INIT, input } as unknown as Message;
     this.#begin();
     try {
-      this.#context = typeof context === 'function' ? context({ input }) : (context ?? {});
-      this.#take(this.#table.birth, born, perform);
-      this.#goOn(born, perform);
-      return this.#reached();
+      const { birth } = this.#table;
+      return this.#goOn(birth.to, this.#take(birth, typeof context === 'function' ? context({ input }) : (context ?? {}), born, perform), born, perform, null);
     } finally {
       this.#isAtWork = false;
     }
   }
 
   /** As `machine.transition`. */
-  next(snapshot: AnyMachineSnapshot, message: Message, perform: Perform): AnyMachineSnapshot {
+  next(stand: Stand, message: Message, perform: Perform): Stand {
     this.#begin();
     try {
-      // Mostly it is where the last message led to: each step is the same few messages.
-      const from = snapshot.value === this.#leaf.shape.value ? this.#leaf : this.#table.leafOf(snapshot.value);
-      this.#leaf = from;
-      this.#context = snapshot.context;
-      const first = this.#select(this.#table.routesOn(from, message.type), message);
-      if (first !== null) this.#take(first, message, perform);
-      this.#goOn(message, perform);
-      return this.#leaf === from && this.#context === snapshot.context ? snapshot : this.#reached();
+      const { leaf, context } = stand;
+      const first = select(this.#table.routesOn(leaf, message.type), context, message);
+      if (first === null) return this.#goOn(leaf, context, message, perform, stand);
+      return this.#goOn(first.to, this.#take(first, context, message, perform), message, perform, stand);
     } finally {
       this.#isAtWork = false;
     }
@@ -93,44 +115,47 @@ export class MachineRoutes {
     this.#taken = 0;
   }
 
-  /** By what is taken without a message. */
-  #goOn(message: Message, perform: Perform): void {
-    while (!this.#leaf.isFinal) {
-      const next = this.#select(this.#table.always(this.#leaf), message);
+  /** From where a message has led, by what is taken without one. `before`: where that may have been all along. */
+  #goOn(from: Leaf, reached: unknown, message: Message, perform: Perform, before: Stand | null): Stand {
+    let leaf = from;
+    let context = reached;
+    while (!leaf.isFinal) {
+      const next = select(this.#table.always(leaf), context, message);
       if (next === null) break;
-      const before = this.#context;
-      this.#take(next, message, perform);
+      const changed = this.#take(next, context, message, perform);
+      const goesRound = !next.moves && changed === context;
+      leaf = next.to;
+      context = changed;
       // One that changes nothing would be taken for ever.
-      if (!next.moves && this.#context === before) break;
+      if (goesRound) break;
     }
+    return before !== null && leaf === before.leaf && context === before.context ? before : new Stand(this, leaf, context);
   }
 
-  #reached(): AnyMachineSnapshot {
-    return { ...this.#leaf.shape, context: this.#context } as AnyMachineSnapshot;
-  }
-
-  #select(routes: readonly Route[], event: Message): Route | null {
-    for (let index = 0; index < routes.length; index++) {
-      const route = routes[index] as Route;
-      const { guard } = route;
-      if (guard === null) return route;
-      const given = { context: this.#context, event };
-      if (guard.holds(given, paramsOf(guard.params, given))) return route;
-    }
-    return null;
-  }
-
-  #take({ acts, to }: Route, event: Message, perform: Perform): void {
+  /** The context that it leads to. */
+  #take({ acts }: Route, from: unknown, event: Message, perform: Perform): unknown {
+    let context = from;
     this.#taken++;
     if (this.#taken > TRANSITIONS_MAX) invariantBroken(`a machine has taken ${TRANSITIONS_MAX} transitions on one message: its states lead in a circle`);
     for (let index = 0; index < acts.length; index++) {
       const { name, params, assignment } = acts[index] as Act;
-      const given = { context: this.#context, event };
+      const given = { context, event };
       if (assignment === null) perform(name, paramsOf(params, given));
-      else this.#context = assigned(assignment, given, paramsOf(params, given));
+      else context = assigned(assignment, given, paramsOf(params, given));
     }
-    this.#leaf = to;
+    return context;
   }
+}
+
+function select(routes: readonly Route[], context: unknown, event: Message): Route | null {
+  for (let index = 0; index < routes.length; index++) {
+    const route = routes[index] as Route;
+    const { guard } = route;
+    if (guard === null) return route;
+    const given = { context, event };
+    if (guard.holds(given, paramsOf(guard.params, given))) return route;
+  }
+  return null;
 }
 
 const paramsOf = (params: Params, given: Given): unknown => (typeof params === 'function' ? params(given) : params);

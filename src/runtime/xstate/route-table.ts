@@ -67,18 +67,6 @@ export class RouteTable {
     return leaf.always;
   }
 
-  /** `value`: of a snapshot. */
-  leafOf(value: unknown): Leaf {
-    let node = this.#root;
-    let inner = value;
-    while (typeof inner === 'object' && inner !== null) {
-      const [key] = Object.keys(inner) as [string];
-      node = node.states[key] as StateNode;
-      inner = (inner as Record<string, unknown>)[key];
-    }
-    return this.#leafAt(node.states[inner as string] as StateNode);
-  }
-
   #leafAt(node: StateNode): Leaf {
     let leaf = this.#leaves.get(node);
     if (leaf === undefined) {
