@@ -22,7 +22,7 @@ import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
-import { givingUp, leaving, lettingGo, mask } from './policies/letting-go.ts';
+import { givingUp, lettingGo, mask, retiring } from './policies/letting-go.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { answerOf } from './policies/prefix-wants.ts';
@@ -225,8 +225,7 @@ export const dpGroup = setup({
     // All of a step's turn at once: each `assign` makes XState build the snapshot anew, which takes longer than to plan a step of a few sequences.
     goOn: assign(({ context, event }) => {
       if (event.type !== 'STEP_DONE') return {};
-      const { outcomes, us, draft_us } = context.ranks.take(event);
-      return withRoomTold(context, asked(context, stepsOf(context, 2, [...context.scheduler.retire(outcomes, us, draft_us), ...leaving(context)])));
+      return withRoomTold(context, asked(context, stepsOf(context, 2, retiring(context, context.ranks.take(event)))));
     }),
     noteReport: assign(({ context, event }) => {
       if (event.type === 'STEP_DONE') context.ranks.note(event);

@@ -63,7 +63,7 @@ export class KvTiers {
 
   /** Blocks of HBM that nobody uses, and that hold what somebody may use. */
   get evictable(): number {
-    return this.#inHbm.length(COLD) + this.#inHbm.length(KEPT) + this.#beingCopied;
+    return this.#inHbm.length(COLD) + this.#inHbm.length(KEPT) + this.#beingCopied();
   }
 
   /** Blocks of HBM that can be given out. */
@@ -73,7 +73,7 @@ export class KvTiers {
 
   /** Of them, those that can be given out and nothing is forgotten. */
   get reserve(): number {
-    return this.available - this.#uncopied.length(UNCOPIED) - this.#beingCopied;
+    return this.available - this.#uncopied.length(UNCOPIED) - this.#beingCopied();
   }
 
   /** Blocks of DRAM that can be given out. */
@@ -81,8 +81,8 @@ export class KvTiers {
     return this.#freeDram.length + this.#inDram.length(SPARE_COPIES) + this.#inDram.length(IN_DRAM_ALONE);
   }
 
-  /** Of those that may go, what is being copied out. */
-  get #beingCopied(): number {
+  /** Of those that may go, what is being copied out. (A private getter would be a call into V8's runtime, each time.) */
+  #beingCopied(): number {
     return this.#inHbm.length(LEAVING) + this.#inHbm.length(KEPT_LEAVING);
   }
 

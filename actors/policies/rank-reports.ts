@@ -6,7 +6,7 @@
 import type { DpGroupMessage } from '../../src/protocol/messages.ts';
 import type { StepOutcome } from '../../src/protocol/steps.ts';
 
-type Report = Omit<Extract<DpGroupMessage, { type: 'STEP_DONE' }>, 'type'>;
+export type Report = Omit<Extract<DpGroupMessage, { type: 'STEP_DONE' }>, 'type'>;
 
 export class RankReports {
   readonly #npus: readonly number[];

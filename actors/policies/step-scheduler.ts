@@ -254,23 +254,23 @@ export class StepScheduler {
     const ours = this.coming.takeTransfers();
     return ours.length === 0 ? this.handoffs.takeTransfers() : [...ours, ...this.handoffs.takeTransfers()];
   }
-
   takeDetached(): readonly number[] {
     return this.#running.takeDetached();
   }
 
   /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, behind which tasks hear of ends and failures. */
   retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): Commands['send'][] {
-    const launched = this.#steps.shift() ?? [];
+    const [launched = [], next = []] = this.#steps;
+    this.#steps[0] = next; // of two at most: to shift a list is code of V8's own, which no cache holds after a step's kernels
+    this.#steps.pop();
     if (outcomes.length !== launched.length) invariantBroken(`${outcomes.length} outcomes of ${launched.length} entries`);
     if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
     for (let index = 0; index < launched.length; index++) {
-      const { running, count } = launched[index] as Launched;
-      const outcome = outcomes[index] as StepOutcome;
-      const start = running.computed;
-      const before = running.tokens.length;
-      const end = landed(launched[index] as Launched, outcome, this.#output);
+      const [entry, outcome] = [launched[index] as Launched, outcomes[index] as StepOutcome];
+      const { running, count } = entry;
+      const [start, before] = [running.computed, running.tokens.length];
+      const end = landed(entry, outcome, this.#output);
       this.tokens_prefilled += Math.max(0, Math.min(count, running.sequence.prompt.length - start));
       this.tokens_decoded += running.tokens.length - before;
       if (running.end !== 'none') messages.push(...this.#dropFlight(running));

@@ -104,6 +104,8 @@ export class Links {
   /** Control rings first. */
   #incoming: readonly Incoming[] = [];
   #sent = 0;
+  /** Since the last flush, or what found no room by then. Else there is nothing to look at, and two of three flushes find nothing. */
+  #hasSent = false;
   /** Since the last look at stalls: publications, and looks for work before sleep. */
   #turns = 0;
   #stallsLooked_ms = Number.NEGATIVE_INFINITY;
@@ -218,6 +220,7 @@ export class Links {
   sendWords(peer: number, lane: Lane, header: Readonly<FrameAddress>, words: Int32Array, from: number, bytes: number, wakes = true): boolean {
     const pair = this.#pairOf(peer);
     pair.mustWake ||= wakes;
+    this.#hasSent = true;
     const link = lane === 'control' ? pair.control : pair.data;
     const time = this.#now_us !== null && this.#sent++ % LATENCY_SAMPLE_FRAMES === 0 ? this.#now_us() | 0 || 1 : 0;
     return link.send(header, words, from, bytes, time);
@@ -242,7 +245,7 @@ export class Links {
   flush(): boolean {
     if (this.isFenced()) return false;
     let waits = false;
-    for (let index = 0; index < this.#ends.length; index++) {
+    for (let index = 0; this.#hasSent && index < this.#ends.length; index++) {
       const pair = this.#ends[index] as Pair;
       const { peer, control, data } = pair;
       if (control.waiting > 0) control.drain();
@@ -257,6 +260,7 @@ export class Links {
       pair.mustWake = control.waiting + data.waiting > 0;
       if (this.control.ring(peer)) published.wakes++;
     }
+    this.#hasSent = waits;
     if (this.#now_us !== null && (waits || this.#turns >= TURNS_PER_CLOCK)) this.#checkStalls(this.#now_us() / 1000);
     return waits;
   }

@@ -60,6 +60,19 @@ export function clearRing(memory: WebAssembly.Memory, { offset }: Pick<RingShape
   for (let word = 0; word < DATA_WORD; word++) Atomics.store(words, word, 0);
 }
 
+type Views = { readonly words: Int32Array; readonly bytes: Uint8Array };
+const views = new WeakMap<ArrayBufferLike, Views>();
+
+/** One for all rings of a memory: a thread looks at each of them at every turn, and finds what it looks through in its caches. */
+function viewsOf({ buffer }: WebAssembly.Memory): Views {
+  let known = views.get(buffer);
+  if (known === undefined) {
+    known = { words: new Int32Array(buffer), bytes: new Uint8Array(buffer) };
+    views.set(buffer, known);
+  }
+  return known;
+}
+
 export class RingView {
   protected readonly words: Int32Array;
   protected readonly bytes: Uint8Array;
@@ -71,8 +84,7 @@ export class RingView {
   constructor(memory: WebAssembly.Memory, { offset, capacity }: RingShape) {
     assert(capacity >= 256 && (capacity & (capacity - 1)) === 0, `a ring's capacity is a power of two, not ${capacity}`);
     assert(offset % 128 === 0, `a ring starts on a cache line pair, not at ${offset}`);
-    this.words = new Int32Array(memory.buffer);
-    this.bytes = new Uint8Array(memory.buffer);
+    ({ words: this.words, bytes: this.bytes } = viewsOf(memory));
     this.headWord = offset / 4;
     this.tailWord = offset / 4 + TAIL_WORD;
     this.dataByte = offset + DATA_WORD * 4;

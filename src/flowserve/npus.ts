@@ -39,6 +39,7 @@ import { type ExpertLayout, exchangeOptions } from './layouts/step-layout.ts';
 import { npuReport } from './npu-report.ts';
 import type { AnyPodPlan } from './pod-plan.ts';
 import { schedulerLimits } from './scheduler-limits.ts';
+import { StepCauses } from './steps/step-causes.ts';
 import { StepProgram } from './steps/step-program.ts';
 import { StepClock, type StepTimes } from './steps/step-times.ts';
 import { newExpertService } from './steps/turns.ts';
@@ -109,8 +110,7 @@ export class Npus {
   readonly #directory: Directory;
   readonly #loads: ExpertLoads;
   readonly #host: NpusHost;
-  /** By NPU: the acts that launched the step at hand and the one to come. */
-  readonly #causes = new Map<number, number[]>();
+  readonly #causes = new StepCauses();
   readonly #stepClock: StepClock;
   readonly #samplesOf: NpusOptions['samplesOf'];
   readonly #routed: RoutedSteps | null;
@@ -188,8 +188,8 @@ export class Npus {
       const program = this.programs.get(npu);
       const group = place.kind === 'attention' ? address('dp-group', place.group) : null;
       this.#host.spawn(self, { machine: npuMachine, input: { self, dp_group: group } });
-      if (place.kind === 'attention' && place.rank === 0)
-        this.#host.spawn(address('dp-group', place.group), {
+      if (group !== null && place.kind === 'attention' && place.rank === 0)
+        this.#host.spawn(group, {
           machine: dpGroup,
           input: { self: group, npus: this.#ranksOf(place.group), limits, lease_ms },
         });
@@ -264,7 +264,7 @@ export class Npus {
       case 'reset':
         program.reset();
         this.#failed.delete(npu);
-        this.#causes.delete(npu);
+        this.#causes.forget(npu);
         this.#host.complete(self, resetDone(), cause);
         break;
     }
@@ -273,9 +273,7 @@ export class Npus {
   #launchStep(program: StepProgram<Arithmetic>, plan: StepPlan, cause: number): void {
     const { npu } = program;
     if (this.#failed.has(npu)) return;
-    const causes = this.#causes.get(npu);
-    if (causes === undefined) this.#causes.set(npu, [cause]);
-    else causes.push(cause);
+    this.#causes.launch(npu, cause, program.isRunning);
     if (program.isRunning) program.queue(plan);
     else this.#begin(program, plan.step, () => program.start(plan));
   }
@@ -332,7 +330,7 @@ export class Npus {
       this.#stepClock.end(npu, poll.plan);
       const times = this.timesOf(npu);
       this.#routed?.take(program.forward.config.moe, program.forward.layout, poll.plan, this.#now_ms() * 1000);
-      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#causes.get(npu)?.shift() ?? 0);
+      this.#host.complete(self, launchDone(step, poll.outcomes, poll.digest, times.last_us, times.last_draft_us), this.#causes.take(npu));
     } catch (error) {
       // Of whatever else these weights compute more than a step would be wrong.
       if (error instanceof UnsoundMemory) throw error;
@@ -348,7 +346,7 @@ export class Npus {
     const record = toErrorRecord(error);
     // A rank that was lost in the midst of it: then the step can be computed elsewhere; or it is no failure at all.
     const code = record.code === 'worker_lost' || record.code === 'undone' ? record.code : 'worker_failed';
-    this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#causes.get(npu)?.shift() ?? 0);
+    this.#host.complete(self, launchFailed(step, { ...record, code }, error instanceof KvDamage ? error.blocks : []), this.#causes.take(npu));
   }
 
   /** Tokens that reached an NPU's own experts since the last report, over all NPUs' counters. */

@@ -48,7 +48,7 @@ export class StepTimes {
 }
 
 /** Of the step at hand: when it began, and with its drafts, if it has any; what its host had computed by then, and when the step before had ended. */
-type StepAtHand = { began_us: number; drafts_us: number; begun_us: number; ended_us: number };
+type StepAtHand = { readonly times: StepTimes; began_us: number; drafts_us: number; begun_us: number; ended_us: number };
 
 /**
  * Tells what the steps of one host's NPUs take. An NPU whose experts compute for its peers, or whose thread computes for its other NPUs, has no step and does not
@@ -57,7 +57,6 @@ type StepAtHand = { began_us: number; drafts_us: number; begun_us: number; ended
 export class StepClock {
   readonly #now_us: (() => number) | null;
   /** By NPU. */
-  readonly #times = new Map<number, StepTimes>();
   readonly #steps = new Map<number, StepAtHand>();
   /** In which the host has computed so far; since when it does, and until when it last did. */
   #computed_us = 0;
@@ -70,12 +69,7 @@ export class StepClock {
 
   /** What its steps took so far. */
   timesOf(npu: number): StepTimes {
-    let times = this.#times.get(npu);
-    if (times === undefined) {
-      times = new StepTimes();
-      this.#times.set(npu, times);
-    }
-    return times;
+    return this.#stepOf(npu).times;
   }
 
   /** The host computes from now on. */
@@ -106,14 +100,14 @@ export class StepClock {
     if (this.#now_us === null) return;
     const step = this.#stepOf(npu);
     const draft_us = step.drafts_us === 0 ? 0 : this.#until_us - step.drafts_us;
-    this.timesOf(npu).add(plan, step.began_us, this.#until_us, draft_us, step.begun_us - step.ended_us);
+    step.times.add(plan, step.began_us, this.#until_us, draft_us, step.begun_us - step.ended_us);
     step.ended_us = this.#computed_us;
   }
 
   #stepOf(npu: number): StepAtHand {
     let step = this.#steps.get(npu);
     if (step === undefined) {
-      step = { began_us: 0, drafts_us: 0, begun_us: 0, ended_us: 0 };
+      step = { times: new StepTimes(), began_us: 0, drafts_us: 0, begun_us: 0, ended_us: 0 };
       this.#steps.set(npu, step);
     }
     return step;
