@@ -7,8 +7,8 @@
  *    └─ rolling back: all ranks forget what they hold (the life of a group with several ranks begins here)
  *
  * Each turn of `stepping` is one step of the NPU, or the same step of all ranks: plan, launch, retire. Its tokens go to its own output process, one message a step, and from there straight to the frontend (the output shortcut).
- * While it steps, the NPU has the next step before the one that runs has ended (asynchronous scheduling, DeepServe §4.2). The first step after idling has
- * none ahead of it: what comes in the same moment, as bursts do, is not kept waiting by a step for the first of them alone.
+ * While it steps, the NPU has the next step before the one that runs has ended (asynchronous scheduling, DeepServe §4.2). The first step after idling has none
+ * ahead of it, and is planned behind all mail that waits (STEP_DUE): a burst is not kept waiting by a step for the first of it alone.
  *
  * Where tasks wait for a group in one queue, one group leads (prefill-leader.ts): it asks the others, and tells the task executor which it has chosen. Every
  * group answers whoever leads: when it is asked, when it has got a task, and, if it had no room, when it has again.
@@ -21,6 +21,7 @@ import { choiceStopped, groupChosen, groupStatus, leaseExpired, prefixLent, rele
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
+import { stepDue } from '../src/protocol/steps.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
 import { givingUp, lettingGo, mask, retiring } from './policies/letting-go.ts';
 import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
@@ -156,6 +157,8 @@ const perform = [
 ] as const;
 const NO_LEADER = { leading: null, task_executor: 'task-executor/0', leader: null, term: 0, owesStatus: false } as const;
 
+const callStep = { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => [{ to: context.self, message: stepDue() }] };
+
 /** Where nothing is moved. */
 const tellAll = { type: 'sendEach' as const, params: ({ context }: { context: DpGroup }) => context.outbox };
 
@@ -206,19 +209,11 @@ export const dpGroup = setup({
     }),
     abandon: assign(({ context, event }) => asked(context, event.type === 'ABANDON' ? [...context.scheduler.abandon(event.task), ...lettingGo(context)] : [])),
     stop: assign(({ context, event }) => asked(context, event.type === 'STOP_FOUND' ? stopOf(context, event.task) : [])),
-    dropCache: assign(({ context }) => {
-      context.scheduler.cache.drop();
-      return {};
-    }),
-    keepContext: assign({
-      outbox: ({ context, event }) => {
-        if (event.type === 'KEEP_CONTEXT') context.scheduler.coming.keepContext(event.context, event.cache_salt, event.tokens);
-        return [];
-      },
-    }),
-    forgetContext: assign({
-      outbox: ({ context, event }) => {
-        if (event.type === 'FORGET_CONTEXT') context.scheduler.cache.deleteContext(event.context);
+    changeCache: assign({
+      outbox: ({ context: { scheduler }, event }) => {
+        if (event.type === 'DROP_CACHE') scheduler.cache.drop();
+        if (event.type === 'KEEP_CONTEXT') scheduler.coming.keepContext(event.context, event.cache_salt, event.tokens);
+        if (event.type === 'FORGET_CONTEXT') scheduler.cache.deleteContext(event.context);
         return [];
       },
     }),
@@ -308,9 +303,10 @@ export const dpGroup = setup({
   initial: 'rolling-back',
   on: {
     PING: { actions: { type: 'sendEach', params: ({ context, event }) => [{ to: event.from, message: pong(context.self) }] } },
-    DROP_CACHE: { actions: 'dropCache' },
-    KEEP_CONTEXT: { actions: 'keepContext' },
-    FORGET_CONTEXT: { actions: 'forgetContext' },
+    STEP_DUE: {},
+    DROP_CACHE: { actions: 'changeCache' },
+    KEEP_CONTEXT: { actions: 'changeCache' },
+    FORGET_CONTEXT: { actions: 'changeCache' },
     // Who has nothing to run until others move, has room by these alone: no step comes that would tell of it.
     ABANDON: { actions: ['abandon', 'tellLeaderOfRoom', ...perform] },
     STOP_FOUND: { actions: ['stop', 'tellLeaderOfRoom', ...perform] },
@@ -340,7 +336,8 @@ export const dpGroup = setup({
   states: {
     idle: {
       on: {
-        ENQUEUE: { actions: ['enqueue', 'planStep', 'tellLeader', ...perform] },
+        ENQUEUE: { actions: ['enqueue', 'receive', 'tellLeader', ...perform, callStep] },
+        STEP_DUE: { actions: ['begin', ...perform] },
         PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'planStep', ...perform] },
         PREFIX_OVERDUE: { actions: ['takePrefix', 'planStep', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },

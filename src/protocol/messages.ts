@@ -217,6 +217,8 @@ export type DpGroupMessage =
   | PrefixMessage
   | GroupShapeMessage
   | PingMessage
+  /** To itself, behind what waits for it: it has something to begin with. */
+  | { readonly type: 'STEP_DUE' }
   /** Forget what is kept for later: each prompt is computed anew. */
   | { readonly type: 'DROP_CACHE' }
   /** Keep what begins with these tokens, known now or computed later, until the context is forgotten. */

@@ -75,3 +75,6 @@ export type StepOutcome = Drawn & {
   readonly error: ErrorRecord | null;
   readonly foreseen?: readonly number[];
 };
+
+/** A DP group's to itself: it begins with what has come, behind all mail that waits. */
+export const stepDue = (): { readonly type: 'STEP_DUE' } => ({ type: 'STEP_DUE' });

@@ -54,7 +54,7 @@ const STRUCTURES: readonly (readonly string[])[] = [
   ['group', 'backlog_tokens', 'longest_tokens', 'decodes'],
   ['type', 'from', 'task', 'cache_salt', 'tokens', 'known'], // PREFIX_WANTED
   ['type', 'from', 'task', 'offer'], // PREFIX_LENT
-  ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, DROP_CACHE
+  ['type'], // SCHEDULED, RECEIVING, DECODING, TRANSFERRED, PREEMPTED, GENERATED, ABANDONED, DRAIN, STEP_DUE, DROP_CACHE
   ['type', 'error'], // GENERATION_FAILED, FAIL, EXPERTS_LOST
   ['type', 'context', 'cache_salt', 'tokens'], // KEEP_CONTEXT
   ['type', 'context'], // FORGET_CONTEXT

@@ -39,7 +39,7 @@ export type VirtualPorts = Pick<CastPorts, 'birthOf' | 'hands' | 'transfer' | 'c
   readonly begins_ns?: number | undefined;
 };
 
-/** From one sender to one receiver: how many messages are under way, and when the last of them arrives. */
+/** What arrives in one order: how many are under way, and when the last of them arrives. */
 type Pair = { readonly key: string; underWay: number; last_ns: number };
 type Arrival = { readonly time_ns: number; readonly order: number; readonly mail: Mail; readonly pair: Pair };
 type Moment = { readonly time_ns: number; readonly order: number; readonly act: () => void };
@@ -49,12 +49,15 @@ type Timer = Omit<Arrival, 'pair'> & { readonly id: string; readonly isBackgroun
 
 export const NS_PER_MS = 1_000_000;
 
+/** Messages of one sender to one receiver have an order, and so do the results that one receiver gets. */
+const orderOf = ({ from, to }: Mail): string => `${from}>${to}`;
+
 export class VirtualHost {
   readonly clock: Clock = { now_ms: () => this.#now_ns / NS_PER_MS };
   readonly #ports: VirtualPorts;
   readonly #cast: Cast;
   readonly #queue = new EventQueue<Arrival | Timer | Moment>();
-  /** By `sender>receiver`, while anything is under way between them. */
+  /** By order, while anything of it is under way. */
   readonly #pairs = new Map<string, Pair>();
   readonly #timers = new Map<Address, Timer[]>();
   #now_ns: number;
@@ -76,7 +79,7 @@ export class VirtualHost {
         ? null
         : new VirtualLinks(ports.links, {
             later: (delay_ns, act) => this.later(delay_ns, act),
-            delayOf: ({ mail, delay_ns }) => Math.max(delay_ns, (this.#pairs.get(`${mail.from}>${mail.to}`)?.last_ns ?? 0) - this.#now_ns),
+            delayOf: ({ mail, delay_ns }) => Math.max(delay_ns, (this.#pairs.get(orderOf(mail))?.last_ns ?? 0) - this.#now_ns),
             transmit: (mail) => {
               const delay_ns = this.#delay_ns(mail);
               return this.disturbance?.transmit(mail, delay_ns) ?? [{ mail, delay_ns, keepsOrder: true }];
@@ -132,9 +135,10 @@ export class VirtualHost {
     this.#transmit({ to, from, message, cause });
   }
 
-  /** A result of kernel work or of a transfer that took `duration_ns`. */
+  /** A result of kernel work or of a transfer that took `duration_ns`. It comes behind what the receiver has told itself before, and nothing that it tells itself waits for it. */
   complete(npu: Address, message: Message, cause: number, duration_ns: number): void {
-    this.#arrive({ to: npu, from: npu, message, cause }, this.#now_ns + duration_ns);
+    const mail = { to: npu, from: npu, message, cause };
+    this.#arrive(mail, Math.max(this.#now_ns + duration_ns, this.#pairs.get(orderOf(mail))?.last_ns ?? 0), `results>${npu}`);
   }
 
   /**
@@ -224,7 +228,7 @@ export class VirtualHost {
       return;
     }
     const again = { ...event, time_ns: this.#now_ns };
-    const pair = this.#pairOf(`${again.mail.from}>${again.mail.to}`);
+    const pair = this.#pairOf(orderOf(again.mail));
     pair.underWay++;
     pair.last_ns = Math.max(pair.last_ns, this.#now_ns);
     this.#queue.push({ ...again, pair });
@@ -241,7 +245,7 @@ export class VirtualHost {
     )
       return;
     if (copies === null) this.#arrive(mail, this.#now_ns + delay_ns);
-    else for (const copy of copies) this.#arrive(copy.mail, this.#now_ns + copy.delay_ns, copy.keepsOrder);
+    else for (const copy of copies) this.#arrive(copy.mail, this.#now_ns + copy.delay_ns, copy.keepsOrder ? orderOf(copy.mail) : null);
   }
 
   #delay_ns({ to, from, message }: Mail): number {
@@ -250,13 +254,14 @@ export class VirtualHost {
     return cost_ns + random.below(Math.max(1, Math.floor(cost_ns * costs.jitter)));
   }
 
-  #arrive(mail: Mail, time_ns: number, keepsOrder = true): void {
-    if (!keepsOrder) {
+  /** `order`: behind all that arrives in the same one; null: in none. */
+  #arrive(mail: Mail, time_ns: number, order: string | null = orderOf(mail)): void {
+    if (order === null) {
       const alone = { key: '', underWay: 1, last_ns: time_ns };
       this.#queue.push({ time_ns, order: this.#order++, mail, pair: alone });
       return;
     }
-    const pair = this.#pairOf(`${mail.from}>${mail.to}`);
+    const pair = this.#pairOf(order);
     pair.last_ns = Math.max(time_ns, pair.last_ns);
     pair.underWay++;
     this.#queue.push({ time_ns: pair.last_ns, order: this.#order++, mail, pair });

@@ -37,8 +37,9 @@ export class LoneGroup {
     return this.#host.cast.stateOf(this.#self);
   }
 
-  tell(message: DpGroupMessage): void {
-    this.#host.send(this.#self, this.#self, message);
+  /** All of them wait for it before it gets the first. */
+  tell(...messages: readonly DpGroupMessage[]): void {
+    for (const message of messages) this.#host.send(this.#self, this.#self, message);
     this.#host.turn();
   }
 }

@@ -106,6 +106,22 @@ describe('messages', () => {
   });
 });
 
+describe('a result of kernel work', () => {
+  it('comes when the work is done, behind what its receiver told itself before, and keeps nothing waiting that it tells itself meanwhile', () => {
+    const host = makeHost(0);
+    host.spawn('npu/0', { machine: collector, input: undefined });
+    host.complete('npu/0', load(1), 0, 50_000);
+    host.send('npu/0', 'npu/0', load(2));
+    host.complete('npu/0', load(3), 0, 0);
+    host.later(100_000, () => {
+      host.send('npu/0', 'npu/0', load(4));
+      host.complete('npu/0', load(5), 0, 0);
+    });
+    runOut(host);
+    expect(gotBy(host, 'npu/0')).toEqual([2, 1, 3, 4, 5]);
+  });
+});
+
 describe('an actor that is lost', () => {
   it('and its successor hear nothing that was sent before the successor began, though it arrives later', () => {
     const host = makeHost(0);
