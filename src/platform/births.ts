@@ -64,7 +64,10 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       const seats = executors.map(
         ({ id, role, attention, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: attention.npus, groups: own }),
       );
-      return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: seats } };
+      // Of those alike each takes the first, and each begins with another: so what each has one too many of evens out.
+      const first = Math.floor((idOf(self) * seats.length) / hosting.job_executors);
+      const inTurn = [...seats.slice(first), ...seats.slice(0, first)];
+      return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: inTurn } };
     }
     case 'task-executor': {
       const executor = executors[idOf(self)];
