@@ -51,7 +51,7 @@ import { CALLER_PEER, Workers } from './workers.ts';
 
 /** An idle control plane looks up this often; while it waits for its workers to start, or requests run, more often. A bell wakes it earlier. */
 const SLEEP_MS = 250;
-const SLEEP_BUSY_MS = 10;
+const SLEEP_BUSY_MS = 25;
 /** Turns before the event loop has its turn. */
 const TURNS_PER_BREATH = 8;
 const CALLER: Address = 'caller/0';

@@ -128,8 +128,7 @@ export class PodThreads {
   /** Throws when the message cannot be sent. */
   tell(message: CallerToPod): void {
     this.#port.send(CONTROL_THREAD, 'frontend/0', 'caller/0', message);
-    this.#port.links.flush();
-    // From now on it looks up more often.
+    // It is published by who runs, as soon as whoever asks now has asked for all: a burst wakes the pod once.
     this.#sleeper.wake();
   }
 
@@ -159,8 +158,8 @@ export class PodThreads {
         looked_ms = now_ms;
         lookForLost();
       }
-      // Chunks wake their readers, who run before the next frame is looked for.
-      if (busy) {
+      // More has come meanwhile, or was more than one look takes.
+      if (busy && links.hasInbound()) {
         await breathe();
         continue;
       }

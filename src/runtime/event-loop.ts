@@ -42,7 +42,8 @@ export class EventLoopSleeper {
 
   async #untilWoken(limit_ms: number): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, limit_ms);
+      // Of whole milliseconds, cut off: who wakes before what it waits for is due sleeps another one.
+      const timer = setTimeout(resolve, Math.ceil(limit_ms));
       this.#wake = () => {
         clearTimeout(timer);
         resolve();
