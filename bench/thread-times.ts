@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { PodOptions } from '../src/index.ts';
 import { createLivePod, type LivePod } from '../src/pod/live-pod.ts';
+import { CONTROL_THREAD } from '../src/runtime/directory.ts';
 import { threadTimes } from '../src/runtime/os-thread.ts';
 import { BareLoopPair } from './bare-loop-pair.ts';
 import { machine, printTable } from './harness.ts';
@@ -61,7 +62,7 @@ await using bare = await BareLoopPair.start();
 for (const options of PODS) {
   await using pod = await createLivePod(options);
   const { control } = pod.space;
-  const workers = new Set(Array.from({ length: 16 }, (_, thread) => control.osThreadOf(thread)).filter((id) => id > 0));
+  const workers = new Set(Array.from({ length: 16 }, (_, worker) => control.osThreadOf(CONTROL_THREAD + 1 + worker)).filter((id) => id > 0));
   for (const warm = performance.now(); performance.now() - warm < WARM_MS; ) await podRound(pod);
   const [ofPod, ofBare] = [new Map<string, number>(), new Map<string, number>()];
   for (let round = 0; round < ROUNDS; round++) {

@@ -23,6 +23,9 @@ const toChunk = ({ choice, text, token_ids, logprobs, finish, stop_string, stop_
   ...(degraded && { degraded }),
 });
 
+type Reader = { readonly resolve: (result: IteratorResult<Chunk, void>) => void; readonly reject: (error: MinipodError) => void };
+const OVER: IteratorResult<Chunk, void> = Object.freeze({ value: undefined, done: true });
+
 export type GenerationPorts = { readonly clock: Clock; readonly cancel: () => void; readonly ended: () => void };
 
 type Writable<Record> = { -readonly [Field in keyof Record]: Record[Field] };
@@ -42,7 +45,13 @@ export class LiveGeneration implements Generation {
   #isPromptTold = false;
   #tokenIds: readonly number[] | null = null;
   readonly #unread = new UnreadChunks();
-  #wake: (() => void) | null = null;
+  /** Of those, what its reader takes one by one, and how far it is. */
+  #taken: readonly ChunkRecord[] = [];
+  #at = 0;
+  /** Who wait for a chunk, while there is none. */
+  readonly #readers: Reader[] = [];
+  /** Its reader wants no more, or has heard how it ended. */
+  #isLeft = false;
   #error: MinipodError | null = null;
   #hasEnded = false;
   #isIterated = false;
@@ -137,8 +146,9 @@ export class LiveGeneration implements Generation {
     if (record.drafted < 0) this.#accepted++;
     else this.#drafted += record.drafted;
     if (record.token_ids.length > 0) this.#onTokens?.(record.choice, record.token_ids.length, now_ms);
-    this.#unread.push(record);
-    this.#wakeUp();
+    const reader = this.#readers.shift();
+    if (reader === undefined) this.#unread.push(record);
+    else reader.resolve({ value: toChunk(record), done: false });
   }
 
   end(error: MinipodError | null): void {
@@ -149,7 +159,7 @@ export class LiveGeneration implements Generation {
     this.#times.finished = this.#ports.clock.now_ms();
     // Who has its prompt is spared an error, which takes longer to make than a token to deliver.
     if (error !== null || !this.#isPromptTold) this.#prompt.reject(error ?? new MinipodError('internal', 'the request ended without its prompt'));
-    this.#wakeUp();
+    this.#endReaders();
   }
 
   cancel(): void {
@@ -159,31 +169,41 @@ export class LiveGeneration implements Generation {
   [Symbol.asyncIterator](): AsyncIterator<Chunk> {
     if (this.#isIterated) throw new MinipodError('invalid_request', 'a generation is iterated once; keep its chunks to read them again');
     this.#isIterated = true;
-    const chunks = this.#chunks();
     return {
-      next: () => chunks.next(),
-      // A generator that has not begun leaves without its `finally`.
+      next: () => this.#next(),
       return: () => {
         this.cancel();
-        return chunks.return();
+        this.#isLeft = true;
+        this.#endReaders();
+        return Promise.resolve(OVER);
       },
     };
   }
 
-  async *#chunks(): AsyncGenerator<Chunk, void, undefined> {
-    try {
-      for (;;) {
-        for (const record of this.#unread.take()) yield toChunk(record);
-        if (!this.#unread.isEmpty) continue;
-        if (this.#error !== null) throw this.#error;
-        if (this.#hasEnded) return;
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-    } finally {
-      this.cancel();
+  /** By hand: of a generator each chunk takes some promises more, and what resumes it is in no cache behind a step's kernels. */
+  #next(): Promise<IteratorResult<Chunk, void>> {
+    const record = this.#isLeft ? undefined : this.#nextUnread();
+    if (record !== undefined) return Promise.resolve({ value: toChunk(record), done: false });
+    if (this.#isLeft || this.#hasEnded) return this.#over();
+    return new Promise((resolve, reject) => {
+      this.#readers.push({ resolve, reject });
+    });
+  }
+
+  #nextUnread(): ChunkRecord | undefined {
+    if (this.#at === this.#taken.length) {
+      if (this.#unread.isEmpty) return undefined;
+      this.#taken = this.#unread.take();
+      this.#at = 0;
     }
+    return this.#taken[this.#at++];
+  }
+
+  /** An error is told once. */
+  #over(): Promise<IteratorResult<Chunk, void>> {
+    const error = this.#isLeft ? null : this.#error;
+    this.#isLeft = true;
+    return error === null ? Promise.resolve(OVER) : Promise.reject(error);
   }
 
   #tellPrompt(prompt: PromptInfo): void {
@@ -191,9 +211,8 @@ export class LiveGeneration implements Generation {
     this.#prompt.resolve(prompt);
   }
 
-  #wakeUp(): void {
-    this.#wake?.();
-    this.#wake = null;
+  #endReaders(): void {
+    for (const { resolve, reject } of this.#readers.splice(0)) this.#over().then(resolve, reject);
   }
 }
 

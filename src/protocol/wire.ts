@@ -1,12 +1,13 @@
 /**
  * How messages become bytes: msgpackr's records with fixed structures, declared here and nowhere negotiated. msgpackr reads them; what it would write is
- * written by record-writer.ts, since its own packing took three quarters of a send.
+ * written by record-writer.ts, since its own packing took three quarters of a send. Of a frame as short as a step's, what it reads by a native module takes it
+ * twice as long as what it reads by itself, so it does without.
  *
  * msgpackr learns a structure from the first object it meets and tells its peer; a peer that learnt another shape decodes rubbish
  * without an error. So both ends start from this one list, and an object whose keys (or their order) are not in it is an error at the sender.
  * @module
  */
-import { Unpackr } from 'msgpackr';
+import { Unpackr } from 'msgpackr/unpack';
 import { ROLES } from './address.ts';
 import { MinipodError } from './errors.ts';
 import { CHOICES_MAX } from './messages.ts';

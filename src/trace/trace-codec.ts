@@ -4,7 +4,7 @@
  * @module
  */
 import { crc32 } from 'node:zlib';
-import { Packr } from 'msgpackr';
+import { Packr } from 'msgpackr/pack';
 import { assert } from '../protocol/errors.ts';
 import { RecordWriter } from '../protocol/record-writer.ts';
 
