@@ -5,6 +5,7 @@
  *
  * @example
  * node bench/step-gap.ts          # writes bench/results/step-gap.json
+ * BENCH_ONLY=1/1/16 node bench/step-gap.ts   # one NPU on one worker, 16 requests
  * @module
  */
 import { createPod, type Pod, type PodOptions } from '../src/index.ts';
@@ -16,6 +17,8 @@ const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7);
 /** What runs once a step comes to V8's last optimiser after so many of them, however long they take: after a third of it the gap is a quarter longer (docs/performance.md). */
 const WARM_STEPS = Number(process.env['BENCH_WARM_STEPS'] ?? 20_000);
 const GOAL = 0.05;
+/** NPUs, workers and requests of one row. */
+const ONLY = process.env['BENCH_ONLY'];
 
 type Round = { readonly step_us: number; readonly gap_us: number; readonly rate: number };
 
@@ -59,6 +62,7 @@ const CASES: readonly { readonly options: PodOptions; readonly requests: number 
 const rows: object[] = [];
 const table: string[][] = [];
 for (const { options, requests } of CASES) {
+  if (ONLY !== undefined && ONLY !== `${options.npus}/${options.workers}/${requests}`) continue;
   await using ahead = await createPod({ ...options, async_scheduling: true });
   await using after = await createPod({ ...options, async_scheduling: false });
   const pods = { 'planned ahead': ahead, 'planned after': after };
@@ -86,4 +90,4 @@ printTable(
   ['NPUs on workers', 'requests', 'steps are', 'step, µs', 'gap, µs', 'gap / step', 'goal, %', 'tokens/s'],
   table,
 );
-writeResults(resultsPath('step-gap'), rows);
+if (ONLY === undefined) writeResults(resultsPath('step-gap'), rows);
