@@ -43,6 +43,8 @@ export class ActorHost {
   readonly #boxes = new Map<Address, Box>();
   /** Those that hold mail, in the order in which they have their turns. */
   readonly #ready: Box[] = [];
+  /** Of those, who has the next turn; those before have had theirs. */
+  #next = 0;
   #timers: Timer[] = [];
 
   /** `firstAct`: the number before its first act, as in the cast. */
@@ -112,15 +114,15 @@ export class ActorHost {
   }
 
   /**
-   * Delivers what is due and what waits, up to a bound. Whoever has had its share goes behind the others. True if there was any.
+   * Delivers what is due and what waits, up to a bound. Whoever has had its share goes behind the others. True if there was any. A delivery may lead to another turn
+   * (platform/control.ts, where a worker is lost), which goes on behind it.
    */
   turn(): boolean {
     if (this.#timers.length > 0) this.#fireTimers();
-    if (this.#ready.length === 0) return false;
+    if (!this.hasMail) return false;
     const ready = this.#ready;
-    let at = 0;
-    for (let left = MAIL_PER_TURN; left > 0 && at < ready.length; at++) {
-      const box = ready[at] as Box;
+    for (let left = MAIL_PER_TURN; left > 0 && this.hasMail; ) {
+      const box = ready[this.#next++] as Box;
       const share = Math.min(box.mail.length, MAIL_PER_ACTOR, left);
       left -= share;
       // What it sends itself meanwhile comes behind.
@@ -134,13 +136,14 @@ export class ActorHost {
       }
     }
     // Mostly all had their turns. To shift or to cut a list is code of V8's own, which no cache holds after a step's kernels; to pop is not.
-    if (at < ready.length) ready.splice(0, at);
+    if (this.hasMail) ready.splice(0, this.#next);
     else while (ready.length > 0) ready.pop();
+    this.#next = 0;
     return true;
   }
 
   get hasMail(): boolean {
-    return this.#ready.length > 0;
+    return this.#next < this.#ready.length;
   }
 
   /** Milliseconds until the next timer; infinity without one. */
