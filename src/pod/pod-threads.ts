@@ -147,7 +147,6 @@ export class PodThreads {
     while (!this.#isOver) {
       naps.look();
       const busy = links.receive(onFrame);
-      const waits = links.flush();
       const now_ms = clock.now_ms();
       if (now_ms - pulse_ms >= PULSE_MS) {
         pulse_ms = now_ms;
@@ -158,6 +157,8 @@ export class PodThreads {
         looked_ms = now_ms;
         lookForLost();
       }
+      // Behind all that may tell the pod something; of one that was just given up nothing is written any more.
+      const waits = !this.#isOver && links.flush();
       // More has come meanwhile, or was more than one look takes.
       if (busy && links.hasInbound()) {
         await breathe();
