@@ -64,10 +64,13 @@ export function birthOfController(self: Address, plan: AnyPodPlan, life: number)
       const seats = executors.map(
         ({ id, role, attention, groups: own }): ExecutorSeat => ({ address: address('task-executor', id), role, npus: attention.npus, groups: own }),
       );
-      // Of those alike each takes the first, and each begins with another: so what each has one too many of evens out.
-      const first = Math.floor((idOf(self) * seats.length) / hosting.job_executors);
-      const inTurn = [...seats.slice(first), ...seats.slice(0, first)];
-      return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: inTurn } };
+      // Of those alike each takes the first, and each begins with another: so what each has one too many of evens out. Who decodes is chosen among those who do.
+      const inTurn = (alike: readonly ExecutorSeat[]): ExecutorSeat[] => {
+        const first = Math.floor((idOf(self) * alike.length) / hosting.job_executors);
+        return [...alike.slice(first), ...alike.slice(0, first)];
+      };
+      const inTurns = [...inTurn(seats.filter(({ role }) => role !== 'decode')), ...inTurn(seats.filter(({ role }) => role === 'decode'))];
+      return { machine: jobExecutor, input: { self, life, choices_max: options.max_queued, managers: CLUSTER_MANAGERS, executors: inTurns } };
     }
     case 'task-executor': {
       const executor = executors[idOf(self)];
