@@ -337,7 +337,7 @@ export const dpGroup = setup({
     idle: {
       on: {
         ENQUEUE: { actions: ['enqueue', 'receive', 'tellLeader', ...perform, callStep] },
-        STEP_DUE: { actions: ['begin', ...perform] },
+        STEP_DUE: { actions: ['begin', 'tellLeaderOfRoom', ...perform] },
         PREFIX_LENT: { actions: [cancelPrefix, 'takePrefix', 'planStep', ...perform] },
         PREFIX_OVERDUE: { actions: ['takePrefix', 'planStep', ...perform] },
         TRANSFER_DONE: { actions: [cancelLease, 'endTransfer', 'planStep', ...perform] },

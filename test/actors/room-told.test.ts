@@ -43,3 +43,14 @@ it('says nothing unasked: neither where it had room all the time, nor before it 
   expect(told).toHaveLength(3);
   expect(told.at(-1)).toBeLessThan(2 * 8);
 });
+
+it('says so as soon as a step takes of what came, while more may be given to it', () => {
+  const told: number[] = [];
+  const group = new LoneGroup(SELF, ['npu/1'], { batch_tokens_max: 8, batch_requests_max: 1 }, (to, sent) => {
+    if (to === LEADER && sent.type === 'GROUP_STATUS') told.push(sent.state.backlog_tokens);
+  });
+  group.tell(statusWanted(LEADER, 1));
+  group.tell(enqueueSequence('task/1', greedySequence(1, Array(2 * 8).fill(7), 4)));
+  expect(group.state).toBe('stepping');
+  expect(told).toEqual([0, 2 * 8, 8]);
+});
