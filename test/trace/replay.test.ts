@@ -235,6 +235,22 @@ describe('causes and consequences', () => {
     }
   });
 
+  it('of what a step led to are what launched that very step, also where it was launched while another ran', () => {
+    for (const path of [virtual, live]) {
+      using reader = TraceReader.open(path);
+      const launched = new Map<string, string>();
+      let ahead = 0;
+      for (const { act } of actsOf(reader)) {
+        const { thread, number, to, state, message } = act;
+        if (message?.type === 'STEP') launched.set(`${thread}/${number}`, `${to} ${message.plan.step}`);
+        if (message?.type !== 'LAUNCH_DONE' && message?.type !== 'LAUNCH_FAILED') continue;
+        expect(launched.get(`${act.cause_thread}/${act.cause}`)).toBe(`${to} ${message.step}`);
+        if (state === 'busy') ahead++;
+      }
+      expect(ahead).toBeGreaterThan(0);
+    }
+  });
+
   it('are sought with a pause now and then, however far back, so that a signal is heard meanwhile', async () => {
     using reader = TraceReader.open(virtual);
     const all = [...actsOf(reader)];
