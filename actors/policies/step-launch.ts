@@ -19,7 +19,8 @@ export function launch(
   { cache, drafting, running: batch }: Surroundings,
 ): StepEntry {
   const granted = missingBlocks(running, count + drafts, cache);
-  if (granted > 0) cache.allocBlocks(running.holding, granted);
+  if (granted === 1) cache.appendBlock(running.holding);
+  else if (granted > 1) cache.allocBlocks(running.holding, granted);
   const foresees = foreseen(running, count, drafting, batch);
   const entry = stepEntry(running, count, drafts, foresees, granted, attach);
   running.flights++;
