@@ -6,7 +6,7 @@ import * as z from 'zod';
 import type { ChatMessage } from '../protocol/prompt.ts';
 
 /** Named limits of a conversation, beside those of a request's bytes. */
-export const CONVERSATION_LIMITS = { messages_max: 4096, tools_max: 1024, tool_calls_max: 1024 } as const;
+const CONVERSATION_LIMITS = { messages_max: 4096, tools_max: 1024, tool_calls_max: 1024 } as const;
 
 const text = z.object({ type: z.literal('text', { error: 'must be "text": this model reads nothing else' }), text: z.string() });
 // Several text parts are joined by line breaks, as in vLLM.

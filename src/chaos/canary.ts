@@ -23,7 +23,7 @@ export type CanaryReport = {
 const SEEDS = 200;
 
 /** Tasks of a DP group that is lost are not told: their requests wait for ever. */
-export function plantCanary({ host }: Pick<VirtualControl, 'host'>): void {
+function plantCanary({ host }: Pick<VirtualControl, 'host'>): void {
   host.hold(({ to, message }) => message.type === 'EXECUTOR_LOST' && roleOf(to) === 'task');
 }
 

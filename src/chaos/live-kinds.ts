@@ -21,7 +21,7 @@ export const LIVE_KINDS = [
 export type LiveKind = (typeof LIVE_KINDS)[number];
 
 /** What becomes of the control thread, at the hand of its caller's; the others a worker suffers by its own. */
-export const CONTROL_KINDS = ['control-lost', 'control-spins'] as const satisfies readonly LiveKind[];
+const CONTROL_KINDS = ['control-lost', 'control-spins'] as const satisfies readonly LiveKind[];
 export type ControlKind = (typeof CONTROL_KINDS)[number];
 export type WorkerKind = Exclude<LiveKind, ControlKind>;
 

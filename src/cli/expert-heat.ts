@@ -9,7 +9,7 @@ export type HeatRow = { readonly layer: string; readonly loads: readonly number[
 export type HeatMap = { readonly title: string; readonly rows: readonly HeatRow[] };
 
 /** From no tokens, and from these multiples of an even share on, each a level of its own. */
-export const LEVEL_BOUNDS = [1 / 4, 1 / 2, 3 / 4, 5 / 4, 2, 4] as const;
+const LEVEL_BOUNDS = [1 / 4, 1 / 2, 3 / 4, 5 / 4, 2, 4] as const;
 export const LEVELS = LEVEL_BOUNDS.length + 2;
 export const LEVEL_NAMES = ['none', '< ¼', '< ½', '< ¾', '< 1¼', '< 2', '< 4', '≥ 4'] as const;
 /** Bars that rise: they are told apart without colour, and copied with the text. */

@@ -56,7 +56,7 @@ export const heatMaps = ({ model, task_executors }: PodExperts, only?: number): 
 type Row = ExpertStats & { readonly task_executor: number; readonly layer: string; readonly heat: number };
 
 /** Of one layer by id, or the hottest of all. */
-export function expertRows({ task_executors }: PodExperts, layer: number | undefined, most: number): Row[] {
+function expertRows({ task_executors }: PodExperts, layer: number | undefined, most: number): Row[] {
   const rows = task_executors.flatMap(({ task_executor, layers }) =>
     layers.flatMap((stats) => {
       if (layer !== undefined && stats.layer !== layer) return [];

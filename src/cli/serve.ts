@@ -44,7 +44,7 @@ function greeting(pod: Pod, server: ApiServer, apiKey: string | undefined): stri
 }
 
 /** A command that works as it stands, pasted into a shell. */
-export function curlLine(url: string, model: string, hasChatTemplate: boolean, apiKey: string | undefined): string {
+function curlLine(url: string, model: string, hasChatTemplate: boolean, apiKey: string | undefined): string {
   const key = apiKey === undefined ? [] : ['-H', quoted(`authorization: Bearer ${apiKey}`)];
   const path = hasChatTemplate ? '/v1/chat/completions' : '/v1/completions';
   const ask = hasChatTemplate ? { messages: [{ role: 'user', content: 'Tell me a story.' }] } : { prompt: 'Once upon a time' };

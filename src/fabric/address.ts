@@ -3,7 +3,7 @@
  * @module
  */
 
-export const SEGMENT_STRIDE = 2 ** 32;
+const SEGMENT_STRIDE = 2 ** 32;
 /** Address 0 and what a null pointer might reach is never given out. */
 export const GUARD_BYTES = 65_536;
 export const PAGE_BYTES = 65_536;

@@ -30,8 +30,8 @@ const ADMISSION_AT = LEASE_AT + 64;
 const LIVES_AT = ADMISSION_AT + 64;
 /** The control thread and the workers. */
 const LIVES_MAX = THREADS_MAX + 1;
-export const REGION_TABLE_AT = 24_576;
-export const REGION_WORDS = 8;
+const REGION_TABLE_AT = 24_576;
+const REGION_WORDS = 8;
 assert(LIVES_AT + LIVES_MAX * 4 <= REGION_TABLE_AT, 'the tables of the control page overlap');
 assert(REGION_TABLE_AT + REGIONS_MAX * REGION_WORDS * 4 <= CONTROL_PAGE_BYTES, 'the region table outgrows the control page');
 

@@ -17,7 +17,7 @@ const TERM = { shift: 12n, mask: 0xf_ffffn };
 const UNTIL = { shift: 32n, mask: 0xffff_ffffn };
 type Field = { readonly shift: bigint; readonly mask: bigint };
 
-export const HOLDERS_MAX = 16;
+const HOLDERS_MAX = 16;
 /** After the last term comes 1 again. */
 const TERMS = Number(TERM.mask);
 

@@ -78,7 +78,7 @@ function expertsOf(
 }
 
 /** @throws `invalid_request` where it is not clear which one is meant, or there is none */
-export function executorNamed(topology: Topology, name: ExecutorName | undefined, param: string, whole = `topology '${formatTopology(topology)}'`): number {
+function executorNamed(topology: Topology, name: ExecutorName | undefined, param: string, whole = `topology '${formatTopology(topology)}'`): number {
   const all = topology.map(({ role }, index) => `${index} (${role})`).join(', ');
   const found = [...topology.keys()].filter((index) => name === undefined || name === index || name === topology[index]?.role);
   if (found.length === 1) return found[0] as number;

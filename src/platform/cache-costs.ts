@@ -23,7 +23,7 @@ const linkOf = ({ kv_fabric, link_bytes_per_s }: PlanOptions, device: Device): t
 };
 
 /** `dram_bytes_per_s`, `link` missing: as fast as the device's links. */
-export function cacheCosts(
+function cacheCosts(
   config: ModelConfig,
   kv_block_size: number,
   device: Device,

@@ -27,7 +27,7 @@ import { Suspicions } from './suspicions.ts';
 import { endedError, gaveWayError, goneError, lostError } from './worker-errors.ts';
 
 /** From a thread's loss to the first act of the next one: what starting one takes (DESIGN.md). */
-export const RESTART_NS = 30_000_000;
+const RESTART_NS = 30_000_000;
 /** The same of other machines, of one worker or of a stage of all (restart-stages.ts): for who compares recoveries by what those take. */
 export type SuccessorTime = (worker: number, isOfAll: boolean) => number;
 /** Beside its controllers. */

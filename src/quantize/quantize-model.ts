@@ -229,5 +229,3 @@ function copyOtherFiles(folder: string, out: string): void {
   for (const name of readdirSync(folder))
     if (name !== 'config.json' && !name.includes('.safetensors') && statSync(join(folder, name)).isFile()) copyFileSync(join(folder, name), join(out, name));
 }
-
-export const quantizedFraction = ({ bytes }: Pick<Quantized, 'bytes'>): number => bytes.weights / bytes.weights_before;

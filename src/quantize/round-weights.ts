@@ -23,7 +23,7 @@ const ROUNDER = 1.5 * 2 ** 52;
 const nearest = (value: number): number => value + ROUNDER - ROUNDER;
 
 /** One for each output: what the largest weight needs. An output without weights gets 1, since no scale may be 0. */
-export function scalesOf({ values, rows, columns }: Matrix): Float32Array {
+function scalesOf({ values, rows, columns }: Matrix): Float32Array {
   const scales = new Float32Array(rows);
   for (let row = 0; row < rows; row++) {
     let largest = 0;

@@ -89,7 +89,7 @@ function centred(factors: Float32Array): Float32Array {
   return Float32Array.from(logs, (value) => 2 ** Math.max(-EXPONENT_MAX, Math.min(EXPONENT_MAX, Math.round(value) - middle)));
 }
 
-export function maximaOf(all: readonly Float32Array[]): Float32Array {
+function maximaOf(all: readonly Float32Array[]): Float32Array {
   const maxima = new Float32Array(all[0]?.length ?? 0);
   for (const one of all) for (let column = 0; column < maxima.length; column++) maxima[column] = Math.max(maxima[column] as number, one[column] as number);
   return maxima;

@@ -56,8 +56,8 @@ export type Hosting = {
 export const CLUSTER_MANAGERS: readonly Address[] = [0, 1].map((id) => address('cluster-manager', id));
 export const jobExecutorsOf = ({ job_executors }: Hosting): Address[] => Array.from({ length: job_executors }, (_, id) => address('job-executor', id));
 /** Whose task executor changes its shape. */
-export const scalingOf = ({ scaled }: Hosting): Address[] => (scaled === undefined ? [] : [address('scaling', scaled.executor)]);
-export const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deployment.executors.map(({ id }) => address('task-executor', id));
+const scalingOf = ({ scaled }: Hosting): Address[] => (scaled === undefined ? [] : [address('scaling', scaled.executor)]);
+const taskExecutorsOf = ({ deployment }: Hosting): Address[] => deployment.executors.map(({ id }) => address('task-executor', id));
 
 /** NPUs dealt out to workers in contiguous runs of nearly equal length. */
 export const dealtOut = (npus: number, workers: number): number[] => Array.from({ length: npus }, (_, npu) => Math.floor((npu * workers) / npus));

@@ -44,7 +44,7 @@ async function firstWhere(reader: TraceReader, isIt: (act: ActRecord) => boolean
 }
 
 /** What an act came of; null: it came from outside. */
-export const causeOf = ({ cause_thread, cause }: ActRecord): ActName | null => (cause === 0 ? null : { thread: cause_thread, number: cause });
+const causeOf = ({ cause_thread, cause }: ActRecord): ActName | null => (cause === 0 ? null : { thread: cause_thread, number: cause });
 
 /** The acts that led to this one, the nearest first, itself not among them. `isWhole`: it ends at what came from outside. */
 export async function causalChain(

@@ -13,7 +13,7 @@ import { movesBetween } from './map-moves.ts';
 import { type PlacementShape, slotsOfRank } from './placement-shape.ts';
 
 /** What of a policy's plan may change places: slots within their rank, ranks among each other, or nodes, and the ranks within each. */
-export const FREEDOMS = ['slots', 'ranks', 'nodes'] as const;
+const FREEDOMS = ['slots', 'ranks', 'nodes'] as const;
 export type Freedom = (typeof FREEDOMS)[number];
 
 /** The plan, or one that is predicted as good and moves less. */

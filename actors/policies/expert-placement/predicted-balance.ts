@@ -8,7 +8,7 @@ import { type ExpertMap, NO_EXPERT, replicaCount } from './expert-map.ts';
 import { checkLoads, slotsOfRank } from './placement-shape.ts';
 
 /** Tokens that each rank gets in one window of a layer, into `tokens`, by rank. */
-export function fillRankLoads(map: ExpertMap, loads: ExpertLoads, window: number, layer: number, tokens: Float64Array): void {
+function fillRankLoads(map: ExpertMap, loads: ExpertLoads, window: number, layer: number, tokens: Float64Array): void {
   const { layers, experts, slots } = map.shape;
   const each = slotsOfRank(map.shape);
   const row = (window * layers + layer) * experts;

@@ -32,7 +32,7 @@ const PULLER_SHIFT = STATE_BITS;
 const SERIAL_SHIFT = STATE_BITS + DIE_BITS + INCARNATION_BITS;
 const PULLERS = DIES * INCARNATIONS;
 /** Serials that a lease tells apart; the whole serial stands beside it. */
-export const LEASE_SERIALS = 2 ** (32 - SERIAL_SHIFT);
+const LEASE_SERIALS = 2 ** (32 - SERIAL_SHIFT);
 assert(2 ** DIE_BITS === DIES && 2 ** INCARNATION_BITS === INCARNATIONS, 'a lease has other bits than it needs');
 
 /** Who pulls: a die in one of its lives. */

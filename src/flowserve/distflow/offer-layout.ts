@@ -49,8 +49,8 @@ const SEALED = 2 ** LAYER_BITS - 1;
 /** Layers that progress can count. */
 export const LAYERS_MAX = SEALED - 1;
 
-export const progressWord = (serial: number, layers: number): number => ((serial % SERIALS) << LAYER_BITS) | layers;
-export const sealedWord = (serial: number): number => progressWord(serial, SEALED);
+const progressWord = (serial: number, layers: number): number => ((serial % SERIALS) << LAYER_BITS) | layers;
+const sealedWord = (serial: number): number => progressWord(serial, SEALED);
 /** It is progress of this offer, and of no earlier one. */
 export const isProgressOf = (word: number, serial: number): boolean => word >>> LAYER_BITS === serial % SERIALS;
 export const isSealed = (word: number): boolean => (word & SEALED) === SEALED;

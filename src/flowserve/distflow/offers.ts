@@ -26,7 +26,7 @@ import type { Registration } from './registration.ts';
  *   stopped      the puller gave up
  *   puller_lost  the puller died
  */
-export const OFFER_ENDS = ['pulled', 'expired', 'withdrawn', 'stopped', 'puller_lost'] as const;
+const OFFER_ENDS = ['pulled', 'expired', 'withdrawn', 'stopped', 'puller_lost'] as const;
 export type OfferEnd = (typeof OFFER_ENDS)[number];
 
 export type OfferCounters = { opened: number; refused: number; fenced: number; summed_bytes: number; readonly ended: Record<OfferEnd, number> };

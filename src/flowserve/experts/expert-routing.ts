@@ -33,7 +33,7 @@ export const nativeMapOf = (model: ModelShape, { group, total }: StepLayout['exp
   nativeMap({ layers: Math.max(1, layersWithExperts(model).length), experts: model.moe.experts, slots: total, ranks: group.npus, nodes: 1, groups: 1 });
 
 /** Epochs travel in 21 bits of a dispatch. */
-export const EPOCH_MAX = 2 ** 21 - 1;
+const EPOCH_MAX = 2 ** 21 - 1;
 
 export class ExpertRouting {
   readonly #layout: StepLayout;

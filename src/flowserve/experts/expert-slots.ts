@@ -45,7 +45,7 @@ export type ExpertSlots = {
 export const SLOT_SHIFT = 16;
 export const EXPERT_MASK = (1 << SLOT_SHIFT) - 1;
 
-export const slotsEach = (experts: number, redundant: number, npus: number): number => Math.ceil((experts + redundant) / npus);
+const slotsEach = (experts: number, redundant: number, npus: number): number => Math.ceil((experts + redundant) / npus);
 
 /** Of each NPU of the group, in one layer: as many as it takes when the fewest of them serve. */
 export const slotsOfNpu = (

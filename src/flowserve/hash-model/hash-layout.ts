@@ -120,7 +120,7 @@ function layoutHashExperts(model: ModelShape, options: LayoutOptions, npu: numbe
   };
 }
 
-export function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
+function layoutHashNpu(model: ModelShape, options: LayoutOptions, npu: number, base: number, bytes?: number): HashLayout {
   const { moe } = model;
   const { max_batch_tokens: rows, deployment } = options;
   const arena = new Arena(base, bytes);

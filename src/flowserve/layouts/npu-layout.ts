@@ -46,7 +46,7 @@ import { type AttentionTurnsPlace, layoutAttentionTurns } from './turns-layout.t
 
 /** Matrix weights are kept as BF16 or INT8 where the checkpoint has that, else as F32 (F16 widens exactly). */
 export type WeightFormat = 'bf16' | 'f32' | 'int8';
-export const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : dtype === 'I8' ? 'int8' : 'f32');
+const weightFormat = (dtype: Dtype): WeightFormat => (dtype === 'BF16' ? 'bf16' : dtype === 'I8' ? 'int8' : 'f32');
 
 /** Packed panels; `heads` > 1: one packed matrix a head, `head_bytes` apart. */
 export type Linear = {
@@ -263,10 +263,10 @@ export function layoutNpu(config: ModelConfig, dtypeOf: Dtypes, options: LayoutO
 }
 
 /** KV heads whose positions lie one after the other. */
-export const kvRunsOf = ({ attention }: ModelConfig): number => (attention.kind === 'mla' ? 1 : attention.kvHeads);
+const kvRunsOf = ({ attention }: ModelConfig): number => (attention.kind === 'mla' ? 1 : attention.kvHeads);
 
 /** Kernels find the block of a tile's first position and read the whole tile there: of a block that ends within it, what lies behind. */
-export function kvLayerBytes({ attention }: ModelConfig, blockSize: number, format: KvFormat): number {
+function kvLayerBytes({ attention }: ModelConfig, blockSize: number, format: KvFormat): number {
   assert(blockSize > 0 && blockSize % TILE === 0, `kernels read KV in tiles of ${TILE} positions: kv_block_size is ${blockSize}, no multiple`);
   return attention.kind === 'mla'
     ? mlaLayerBytes(blockSize, attention.kvLoraRank, attention.ropeDim, format)

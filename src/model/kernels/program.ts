@@ -50,7 +50,7 @@ const WORDS = 2 ** 32;
 /** Addresses and counts are below 2³², so what a variable stands for is not: its address, moved up by one of these strides. */
 const VARIABLE_STRIDE = 2 ** 40;
 /** So many that each stride is told from a sum of others. */
-export const VARIABLES_MAX = 4_096;
+const VARIABLES_MAX = 4_096;
 
 /** Where a captured program lies, an offset within the segment. */
 export type Program = { readonly address: number; readonly bytes: number };
