@@ -1,5 +1,5 @@
 /**
- * A step's number, and one sequence's part of it, as the NPU is told of it.
+ * One sequence's part of a step, as the NPU is told of it.
  *
  * A step may be planned while the one before it runs (asynchronous scheduling, DeepServe §4.2):
  *
@@ -30,10 +30,6 @@ export type Launched = {
 
 /** A step and what to tell the tasks when it is sent. */
 export type Planned = { readonly plan: StepPlan; readonly messages: readonly Commands['send'][] };
-
-/** Step numbers travel as int32, and 0 means none: after the last comes 1 again. */
-const STEPS = 2 ** 31 - 1;
-export const nextStep = (step: number): number => (step % STEPS) + 1;
 
 const NOTHING: readonly number[] = [];
 const ONE_SAMPLED: readonly number[] = [LAST_SAMPLED];

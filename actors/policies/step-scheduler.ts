@@ -11,7 +11,7 @@
  */
 import type { Address } from '../../src/protocol/address.ts';
 import { abandoned, decoding, generated, generationFailed, handedBack, scheduled } from '../../src/protocol/constructors.ts';
-import { assert, type ErrorRecord, invariantBroken } from '../../src/protocol/errors.ts';
+import { assert, type ErrorRecord } from '../../src/protocol/errors.ts';
 import type { Commands, Handoff, Sequence, Stage } from '../../src/protocol/messages.ts';
 import type { StepEntry, StepOutcome } from '../../src/protocol/steps.ts';
 import type { Transfer } from '../../src/protocol/transfers.ts';
@@ -21,6 +21,7 @@ import { Drafting } from './drafting.ts';
 import { type GroupLoad, groupLoad } from './group-load.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
 import { goBack, LENT_AHEAD, launchMend, nextMend } from './kv-mending.ts';
+import { LaunchedSteps } from './launched-steps.ts';
 import { type End, OutputReports } from './output-reports.ts';
 import { RelationalTensorCache } from './relational-tensor-cache.ts';
 import { RoomForSteps } from './room-for-steps.ts';
@@ -28,7 +29,7 @@ import { RunningBatch, withTable } from './running-batch.ts';
 import { blocksForStep, neverFits, newRunningSequence, outputTokens, type RunningSequence, tokensToLaunch } from './running-sequence.ts';
 import { cacheLimits, rankOf, type SchedulerLimits, STEPS_LAUNCHED_MAX } from './scheduler-limits.ts';
 import { broughtDrafts, draftRows, draftsFor, noteDrafts } from './step-drafts.ts';
-import { type Launched, nextStep, type Planned, withMask } from './step-entry.ts';
+import { type Launched, type Planned, withMask } from './step-entry.ts';
 import { launch } from './step-launch.ts';
 import { landed, leaveFlight } from './step-results.ts';
 import { isBefore, WaitingLine } from './waiting-line.ts';
@@ -47,14 +48,12 @@ export class StepScheduler {
   /** Who is over is in none of these, only in steps that have not come back. */
   readonly #running: RunningBatch;
   readonly #room: RoomForSteps;
-  /** The one that runs first. */
-  #steps: (readonly Launched[])[] = [];
-  #step = 0;
-  /** Steps planned and sequences taken in so far. */
-  #steps_planned = 0;
+  readonly #steps = new LaunchedSteps();
+  /** Sequences taken in so far. */
   #arrivals = 0;
   #untold: readonly Commands['send'][] = [];
-  masked: readonly number[] = []; // NPUs whose experts the next steps do without
+  /** NPUs whose experts the next steps do without. */
+  masked: readonly number[] = [];
   tokens_prefilled = 0;
   tokens_decoded = 0;
 
@@ -72,7 +71,7 @@ export class StepScheduler {
 
   /** The last that was planned. */
   get step(): number {
-    return this.#step;
+    return this.#steps.last;
   }
   get running(): number {
     return this.#running.size;
@@ -85,11 +84,11 @@ export class StepScheduler {
   }
   /** A step is planned and has not come back. */
   get isStepping(): boolean {
-    return this.#steps.length > 0;
+    return this.#steps.count > 0;
   }
   /** A step computes somebody of whom no more is wanted. */
   get isLettingGo(): boolean {
-    return this.#steps.some((step) => step.some(({ running }) => running.end !== 'none'));
+    return this.#steps.isLettingGo;
   }
   /** Somebody waits for a token. */
   get hasWork(): boolean {
@@ -104,7 +103,7 @@ export class StepScheduler {
   enqueue(task: Address, sequence: Sequence, stage: Stage = 'whole', handoff: Handoff | null = null): readonly Commands['send'][] {
     const refusal = neverFits(sequence, this.cache);
     if (refusal !== null) return [{ to: task, message: generationFailed(refusal) }];
-    const rank = rankOf(sequence, stage, this.#steps_planned, this.#limits.has_priorities);
+    const rank = rankOf(sequence, stage, this.#steps.total, this.#limits.has_priorities);
     const turn = { rank, arrival: this.#arrivals++, foresight: this.#limits.foresight, foreseers: this.#limits.foreseers };
     const running = newRunningSequence(task, sequence, stage, handoff?.output ?? sequence.output, turn);
     this.#byTask.set(task, running);
@@ -137,7 +136,7 @@ export class StepScheduler {
 
   /** Nobody is here, nor on the way, nor read by others. */
   get isEmpty(): boolean {
-    return this.#byTask.size + this.#steps.length + this.cache.transfers.size + this.coming.wants.size === 0 && !this.handoffs.isUnderWay;
+    return this.#byTask.size + this.#steps.count + this.cache.transfers.size + this.coming.wants.size === 0 && !this.handoffs.isUnderWay;
   }
   /** Those whom no step computes, and nobody else may read. */
   get atRest(): readonly RunningSequence[] {
@@ -156,7 +155,7 @@ export class StepScheduler {
   /** The next step, or one ahead of the step that runs; null when there is none to plan now. */
   plan(): Planned | null {
     const isAhead = this.isStepping;
-    if (isAhead && (!this.#limits.is_asynchronous || this.#steps.length >= STEPS_LAUNCHED_MAX)) return null;
+    if (isAhead && (!this.#limits.is_asynchronous || this.#steps.count >= STEPS_LAUNCHED_MAX)) return null;
     const inOrder = this.#running.inOrder();
     if (isAhead && !this.cache.canAllocate(blocksForStep(inOrder, this.#limits.batch_tokens_max, this.cache))) return null;
     const messages: Commands['send'][] = [];
@@ -217,11 +216,8 @@ export class StepScheduler {
       this.#untold = messages;
       return null;
     }
-    const after = isAhead ? this.#step : 0;
-    this.#step = nextStep(this.#step);
-    this.#steps_planned++;
-    this.#steps.push(launched);
-    return { plan: withMask({ step: this.#step, after, entries, detach: this.takeDetached() }, this.masked, launched), messages };
+    const { step, after } = this.#steps.launch(launched);
+    return { plan: withMask({ step, after, entries, detach: this.takeDetached() }, this.masked, launched), messages };
   }
 
   /** What to tell tasks though there was no step to plan: who had to give way, and it was not enough. */
@@ -254,16 +250,15 @@ export class StepScheduler {
     const ours = this.coming.takeTransfers();
     return ours.length === 0 ? this.handoffs.takeTransfers() : [...ours, ...this.handoffs.takeTransfers()];
   }
+
+  /** Slots that no step names any more. */
   takeDetached(): readonly number[] {
     return this.#running.takeDetached();
   }
 
   /** What came of the step that ran, which took so long, drafts of that: tokens go to the output process in one message, behind which tasks hear of ends and failures. */
   retire(outcomes: readonly StepOutcome[], us = 0, draft_us = 0): Commands['send'][] {
-    const [launched = [], next = []] = this.#steps;
-    this.#steps[0] = next; // of two at most: to shift a list is code of V8's own, which no cache holds after a step's kernels
-    this.#steps.pop();
-    if (outcomes.length !== launched.length) invariantBroken(`${outcomes.length} outcomes of ${launched.length} entries`);
+    const launched = this.#steps.retire(outcomes);
     if (this.drafting.isOn) noteDrafts(this.drafting, launched, outcomes, us, draft_us);
     const messages: Commands['send'][] = [];
     for (let index = 0; index < launched.length; index++) {
@@ -285,8 +280,7 @@ export class StepScheduler {
   /** The NPU failed under a step: all that it held fails with it, and so does the step that was to follow. */
   failAll(error: ErrorRecord): readonly Commands['send'][] {
     const messages: Commands['send'][] = [];
-    for (const entry of this.#steps.flat()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
-    this.#steps = [];
+    for (const entry of this.#steps.giveUp()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
     for (const running of [...this.#running]) {
       this.#end(running, 'told');
       messages.push({ to: running.task, message: generationFailed(error) });
@@ -304,8 +298,7 @@ export class StepScheduler {
    */
   mend(damaged: readonly number[]): readonly Commands['send'][] {
     const messages: Commands['send'][] = [];
-    for (const entry of this.#steps.flat()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
-    this.#steps = [];
+    for (const entry of this.#steps.giveUp()) if (leaveFlight(entry).end !== 'none') messages.push(...this.#dropFlight(entry.running));
     this.coming.drop();
     this.cache.mapOut(damaged);
     const lost = new Set(damaged);
@@ -332,9 +325,8 @@ export class StepScheduler {
   /** All of its state: what a snapshot of its owner shows. */
   toJSON(): object {
     const { step, tokens_prefilled, tokens_decoded, preemptions, cache } = this;
-    const launched = this.#steps.map((entries) => entries.map(({ running, ...entry }) => ({ task: running.task, ...entry })));
     const { running, ...slots } = this.#running.toJSON();
-    const lists = { running: running.map(withTable), waiting: [...this.#waiting].map(withTable), launched, ...slots };
+    const lists = { running: running.map(withTable), waiting: [...this.#waiting].map(withTable), launched: this.#steps.toJSON(), ...slots };
     const parts = { handoffs: this.handoffs.toJSON(), cache: cache.toJSON(), wants: this.coming.wants.toJSON(), drafting: this.drafting.toJSON() };
     return { step, tokens_prefilled, tokens_decoded, preemptions, ...structuredClone(lists), ...parts, limits: this.#limits };
   }
@@ -370,7 +362,7 @@ export class StepScheduler {
 
   #launch(running: RunningSequence, count: number, drafts: number, attach: Sequence | null, launched: Launched[]): StepEntry {
     const entry = launch(running, count, drafts, attach, launched, this);
-    if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, nextStep(this.#step), this.masked.length > 0);
+    if (entry.samples && this.#limits.lends_by_layer) this.handoffs.lending.lendAhead(running, this.#steps.next, this.masked.length > 0);
     return entry;
   }
 

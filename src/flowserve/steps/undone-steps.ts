@@ -4,7 +4,7 @@
  * The step is as if it had never begun, and is launched anew without him (actors/policies/kv-mending.ts).
  * @module
  */
-import { nextStep } from '../../../actors/policies/step-entry.ts';
+import { nextStep } from '../../../actors/policies/launched-steps.ts';
 import { MinipodError } from '../../protocol/errors.ts';
 
 export class UndoneSteps {
