@@ -17,14 +17,15 @@
  */
 import { assign, setup } from 'xstate';
 import { type Address, address, idOf } from '../src/protocol/address.ts';
-import { choiceStopped, groupChosen, groupStatus, leaseExpired, prefixLent, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
+import { choiceStopped, groupChosen, leaseExpired, prefixLent, releaseSlots, reset, statusWanted, step } from '../src/protocol/constructors.ts';
 import type { ErrorRecord } from '../src/protocol/errors.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
 import { type Commands, choiceOfTask, type DpGroupMessage, type KvOffer } from '../src/protocol/messages.ts';
 import { stepDue } from '../src/protocol/steps.ts';
+import { withRoomTold, withStatus } from './policies/group-status.ts';
 import { HANDED_LEASE_MS, HandingBack } from './policies/handing-back.ts';
 import { givingUp, lettingGo, mask, retiring } from './policies/letting-go.ts';
-import { isClosed, type Orders, PrefillLeader } from './policies/prefill-leader.ts';
+import { type Orders, PrefillLeader } from './policies/prefill-leader.ts';
 import { PREFIX_LEASE_MS } from './policies/prefix-loans.ts';
 import { answerOf } from './policies/prefix-wants.ts';
 import { RankReports } from './policies/rank-reports.ts';
@@ -54,19 +55,6 @@ type DpGroup = {
   transfers: Commands['transferEach'];
   timers: Commands['afterEach'];
 };
-
-/** Tells its leader how it is; `task`: what it has just got. */
-function statusOf(
-  { self, scheduler, leader, limits }: DpGroup,
-  task: Address | null,
-): { readonly owesStatus: boolean; readonly sends: readonly Commands['send'][] } {
-  if (leader === null) return { owesStatus: false, sends: [] };
-  const { load } = scheduler;
-  return {
-    owesStatus: isClosed(load.backlog_tokens, limits.batch_tokens_max),
-    sends: [{ to: leader, message: groupStatus({ group: idOf(self), ...load }, task) }],
-  };
-}
 
 const sendsOf = ({ self, task_executor, term }: DpGroup, { ask, assignments }: Orders): Commands['send'][] => [
   ...ask.map((group) => ({ to: address('dp-group', group), message: statusWanted(self, term) })),
@@ -142,13 +130,6 @@ const stopOf = ({ handing, scheduler }: DpGroup, task: Address): readonly Comman
 const prefixOf = ({ handing, scheduler, self }: DpGroup, wanted: DpGroupMessage & { readonly type: 'PREFIX_WANTED' }): readonly Commands['send'][] =>
   handing.isUnderWay ? [{ to: wanted.from, message: prefixLent(self, wanted.task, null) }] : scheduler.handoffs.loans.lend(wanted);
 
-/** A group that had no room when its leader asked says when it has. */
-function withRoomTold(group: DpGroup, { outbox, transfers, timers }: Asked): Asked & Pick<DpGroup, 'owesStatus'> {
-  const { owesStatus, scheduler, limits } = group;
-  if (!owesStatus || isClosed(scheduler.load.backlog_tokens, limits.batch_tokens_max)) return { owesStatus, outbox, transfers, timers };
-  return { owesStatus: false, outbox: [...outbox, ...statusOf(group, null).sends], transfers, timers };
-}
-
 /** Blocks first: what is lent must be held before their slots are given up. */
 const perform = [
   { type: 'transferEach' as const, params: ({ context }: { context: DpGroup }) => context.transfers },
@@ -177,11 +158,8 @@ export const dpGroup = setup({
         return context.scheduler.enqueue(event.task, event.sequence, event.stage, event.handoff);
       },
     }),
-    tellLeader: assign(({ context, event }) => {
-      const { owesStatus, sends } = statusOf(context, event.type === 'ENQUEUE' ? event.task : null);
-      return { owesStatus, outbox: [...context.outbox, ...sends] };
-    }),
-    tellLeaderOfRoom: assign(({ context }) => withRoomTold(context, context)),
+    tellLeader: assign(({ context, event }) => withStatus(context, context.outbox, event.type === 'ENQUEUE' ? event.task : null)),
+    tellLeaderOfRoom: assign(({ context }) => withRoomTold(context, context.outbox)),
     noteLeader: assign(({ event }) => (event.type === 'STATUS_WANTED' ? { leader: event.leader, term: event.term, outbox: [] } : {})),
     lead: assign(({ context, event }) => {
       if (event.type !== 'LEAD') return {};
@@ -220,7 +198,9 @@ export const dpGroup = setup({
     // All of a step's turn at once: each `assign` makes XState build the snapshot anew, which takes longer than to plan a step of a few sequences.
     goOn: assign(({ context, event }) => {
       if (event.type !== 'STEP_DONE') return {};
-      return withRoomTold(context, asked(context, stepsOf(context, 2, retiring(context, context.ranks.take(event)))));
+      const { outbox: told, transfers, timers } = asked(context, stepsOf(context, 2, retiring(context, context.ranks.take(event))));
+      const { owesStatus, outbox } = withRoomTold(context, told);
+      return { owesStatus, outbox, transfers, timers };
     }),
     noteReport: assign(({ context, event }) => {
       if (event.type === 'STEP_DONE') context.ranks.note(event);

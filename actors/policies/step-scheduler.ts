@@ -18,7 +18,7 @@ import type { Transfer } from '../../src/protocol/transfers.ts';
 import { CacheArrivals } from './cache-arrivals.ts';
 import { FIRST_CACHE_TRANSFER } from './cache-transfers.ts';
 import { Drafting } from './drafting.ts';
-import { type GroupLoad, groupLoad } from './group-load.ts';
+import { type Backlog, backlogOf } from './group-status.ts';
 import { KvHandoffs } from './kv-handoffs.ts';
 import { goBack, LENT_AHEAD, launchMend, nextMend } from './kv-mending.ts';
 import { LaunchedSteps } from './launched-steps.ts';
@@ -95,8 +95,8 @@ export class StepScheduler {
     return this.#running.size + this.waiting > 0;
   }
   /** What is still to be prefilled here, and beside how many who decode. */
-  get load(): GroupLoad {
-    return groupLoad(this.#running, this.#waiting);
+  get backlog(): Backlog {
+    return backlogOf(this.#running, this.#waiting);
   }
 
   /** Takes a sequence in; refuses one that could never run here. */
