@@ -28,7 +28,6 @@ import {
   groupUnwanted,
   groupWanted,
   handBack,
-  lead,
   maskExperts,
   memberLife,
   memberReady,
@@ -43,13 +42,13 @@ import type { MemberLife } from '../src/protocol/controllers.ts';
 import { assert, type ErrorRecord } from '../src/protocol/errors.ts';
 import { npuBack } from '../src/protocol/expert-maps.ts';
 import { pong } from '../src/protocol/heartbeats.ts';
-import type { Commands, DpGroupMessage, TaskExecutorMessage } from '../src/protocol/messages.ts';
+import type { Commands, TaskExecutorMessage } from '../src/protocol/messages.ts';
 import type { GroupSeat } from './policies/group-choice.ts';
 import { askForProgress, Heartbeats, nextBeat, sendsOf } from './policies/heartbeats.ts';
+import { leading, tellLeader } from './policies/leadership.ts';
 import { type Balancing, TaskPlacement } from './policies/placement.ts';
 import { isSameService, serviceOf } from './policies/service-news.ts';
 import { groupNews, npuNews } from './policies/shape-news.ts';
-import { fitStepCost } from './policies/step-cost.ts';
 import { giveBack, strandedBy, takePartAgain } from './policies/stranded-groups.ts';
 
 type Input = {
@@ -100,9 +99,6 @@ type TaskExecutor = Pick<Input, 'self' | 'managers' | 'long' | 'expert_map' | 'r
 const groupAddress = (group: number): Address => address('dp-group', group);
 const placedOn = (task: Address, group: number): Commands['send'] => ({ to: task, message: placed(groupAddress(group)) });
 
-const tellLeader = ({ leader }: TaskExecutor, messages: readonly DpGroupMessage[]): Commands['send'][] =>
-  leader < 0 ? [] : messages.map((message) => ({ to: groupAddress(leader), message }));
-
 /** They run on in their DP groups, which are told to let them go; their answer finds nobody. */
 const letGoOfTasks = (executor: TaskExecutor, job_executor: Address): Commands['send'][] =>
   executor.placement
@@ -111,25 +107,6 @@ const letGoOfTasks = (executor: TaskExecutor, job_executor: Address): Commands['
       ...(group === null ? [] : [{ to: groupAddress(group), message: abandon(task) }]),
       ...tellLeader(executor, [groupUnwanted(task)]),
     ]);
-
-/** Tells whoever leads which groups serve now; who has just come to lead, also which tasks wait. */
-function leading({ self, placement, hasLeader, leader, term: last, samples, long }: TaskExecutor): {
-  readonly leader: number;
-  readonly term: number;
-  readonly sends: readonly Commands['send'][];
-} {
-  const { serving, unchosen } = placement;
-  if (!hasLeader) return { leader: -1, term: last, sends: [] };
-  const next = serving.includes(leader) ? leader : (serving[0] ?? -1);
-  const term = next === leader ? last : last + 1;
-  const cost = fitStepCost(samples);
-  // If it lives still.
-  const resign = leader < 0 || next === leader ? [] : [{ to: groupAddress(leader), message: lead(self, term, [], cost, long) }];
-  if (next < 0) return { leader: -1, term, sends: resign };
-  const to = groupAddress(next);
-  const wanted = next === leader ? [] : unchosen.map((one) => ({ to, message: groupWanted(one) }));
-  return { leader: next, term, sends: [...resign, { to, message: lead(self, term, serving, cost, long) }, ...wanted] };
-}
 
 const tell = { type: 'sendEach' as const, params: ({ context }: { context: TaskExecutor }) => context.outbox };
 const answer = {
