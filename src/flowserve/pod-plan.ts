@@ -1,5 +1,5 @@
 /**
- * The pod before it exists: what memory it needs, what lies where, which threads talk. A plain value that every thread is given.
+ * The pod before it exists: what memory it needs, what lies where, who lives on which thread. A plain value that every thread is given.
  * @module
  */
 import { totalmem } from 'node:os';
@@ -9,7 +9,7 @@ import type { Balancing } from '../../actors/policies/placement.ts';
 import { PREFIX_LOANS_MAX } from '../../actors/policies/prefix-loans.ts';
 import { offsetOf } from '../fabric/address.ts';
 import type { AddressSpace } from '../fabric/address-space.ts';
-import { planRings, type RingPair, type RingPlace } from '../fabric/links.ts';
+import { planRings, type RingPlace } from '../fabric/links.ts';
 import { type MemoryPlan, planMemory, type Region, type RegionRequest } from '../fabric/memory-plan.ts';
 import type { Checkpoint } from '../model/checkpoint.ts';
 import type { ModelConfig } from '../model/config.ts';
@@ -19,7 +19,7 @@ import type { Recovery } from '../protocol/recovery.ts';
 import type { RoleSwitching } from '../protocol/role-switch.ts';
 import type { KvChecks, RowChecks, WeightCheck } from '../protocol/steps.ts';
 import { type Deployment, deploy, type KvFabric, type Schedule, type Topology } from '../protocol/topology.ts';
-import { CALLER_THREAD, CONTROL_THREAD, dealtOutByKind, diesOf, type Hosting, type Scaled, seatsOf } from '../runtime/directory.ts';
+import { dealtOutByKind, diesOf, type Hosting, type Scaled } from '../runtime/directory.ts';
 import type { Areas } from '../xccl/areas.ts';
 import type { OfferSource } from './distflow/registration.ts';
 import { withDraftLayers } from './drafters/draft-layers.ts';
@@ -27,6 +27,7 @@ import { type ExpertNpuLayout, layoutExpertNpu } from './layouts/expert-layout.t
 import { type Dtypes, layoutNpu, type NpuLayout } from './layouts/npu-layout.ts';
 import { attentionLayouts, type ExpertLayout, type LayoutOptions, type MicroBatchCount, type ModelShape, type StepLayout } from './layouts/step-layout.ts';
 import { checkOptions, checkSplits, KV_LEASE_MS, LONG_PROMPT_TOKENS } from './option-checks.ts';
+import { ringPairs } from './pod-rings.ts';
 import { RecordTable } from './records/record-table.ts';
 import { recordsBytes } from './records/request-records.ts';
 import { isPlaceOfSwitch } from './role-seats.ts';
@@ -167,13 +168,6 @@ type LayOut<Layout> = (options: LayoutOptions, npu: number, base: number, bytes?
 
 /** Requests of full length that an NPU's KV blocks hold if nothing else is said. */
 const FULL_REQUESTS = 8;
-/** What one text token takes at most on a ring: text of a few bytes, then the id. */
-const BYTES_PER_PROMPT_TOKEN = 16;
-const CALLER_RING_BYTES_MIN = 1 << 20;
-const PEER_RING_BYTES = 1 << 16;
-/** Some seconds of text while the caller's thread does something else. */
-const OUTPUT_RING_BYTES = 1 << 18;
-const UNUSED_RING_BYTES = 1 << 12;
 const TOKENS_PER_WAITING = 128;
 
 /** @throws `invalid_request` for options that contradict one another, `out_of_memory` with the sum shown. */
@@ -236,8 +230,7 @@ export function planDies<Model extends ModelShape, Layout extends StepLayout | E
     ...(options.speculative !== undefined && { speculative: options.speculative }),
   };
   const { dram_blocks = 0, cache_costs = null, kv_fabric = 'memory' } = options;
-  const wide = powerOfTwo(Math.max(CALLER_RING_BYTES_MIN, 2 * BYTES_PER_PROMPT_TOKEN * config.maxPositions));
-  const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, wide), 0);
+  const planned = planRings(options.has_rings === false ? [] : ringPairs(hosting, config.maxPositions), 0);
   const sizes = Array.from({ length: npus }, (_, npu) => layOut(layoutOptions, npu, 0));
   const spare_bytes = Math.max(...sizes.map(({ bytes }) => bytes));
   const spareDie = { bytes: spare_bytes, parts: { 'spare dies': spare_bytes } };
@@ -329,27 +322,6 @@ function workersOf(deployment: Deployment, scaled: Scaled | null, workers: numbe
   if (idle !== undefined) throw wrong(`worker ${idle} hosts no NPU`);
   return given;
 }
-
-/** Caller and control; control and each worker; each worker and each other; text from each worker to the caller; the spare seats too. */
-function ringPairs(hosting: Hosting, wide: number): RingPair[] {
-  const threads = seatsOf(hosting).map(({ thread }) => thread);
-  const both = (a: number, b: number, capacity: number) => [
-    { from: a, to: b, capacity },
-    { from: b, to: a, capacity },
-  ];
-  return [
-    ...both(CALLER_THREAD, CONTROL_THREAD, wide),
-    ...threads.flatMap((thread) => both(CONTROL_THREAD, thread, wide)),
-    ...threads.flatMap((thread) => [
-      { from: thread, to: CALLER_THREAD, capacity: OUTPUT_RING_BYTES },
-      // Nothing travels there: whoever has one end has both.
-      { from: CALLER_THREAD, to: thread, capacity: UNUSED_RING_BYTES, slab_bytes: 0 },
-    ]),
-    ...threads.flatMap((thread, index) => threads.slice(index + 1).flatMap((peer) => both(thread, peer, PEER_RING_BYTES))),
-  ];
-}
-
-const powerOfTwo = (bytes: number): number => 2 ** Math.ceil(Math.log2(bytes));
 
 const dtypeIn =
   (checkpoint: Checkpoint): Dtypes =>
