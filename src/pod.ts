@@ -9,7 +9,8 @@ import type { GenerateOptions } from './options/options.ts';
 import type { RebalanceReport } from './protocol/expert-maps.ts';
 import type { KvEventPage } from './protocol/kv-events.ts';
 import type { ChatMessage, Conversation, Prompt } from './protocol/prompt.ts';
-import type { Completion, ContextInfo, Generation, PodExperts, PodStats, ScaleReport } from './results.ts';
+import type { Completion, ContextInfo, Generation } from './results.ts';
+import type { PodExperts, PodStats, ScaleReport } from './stats.ts';
 
 export type ModelInfo = {
   readonly name: string;

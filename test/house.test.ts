@@ -46,7 +46,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['protocol'],
 ];
 /** Types and options of the embedded API, which every floor above the runtime may name. */
-const SHARED = new Set(['src/options/options.ts', 'src/results.ts', 'src/pod.ts', 'src/calls/generation.ts']);
+const SHARED = new Set(['src/options/options.ts', 'src/results.ts', 'src/stats.ts', 'src/pod.ts', 'src/calls/generation.ts']);
 
 /** Files right under src/ are the embedded API. */
 const roomOf = (file: string): string => (file.split('/').length === 2 ? 'index' : (file.split('/')[1] ?? ''));

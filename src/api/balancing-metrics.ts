@@ -3,7 +3,7 @@
  * @module
  */
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 export function balancingMetrics(registry: Registry): (stats: PodStats) => void {
   const registers = [registry];

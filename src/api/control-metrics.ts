@@ -3,7 +3,7 @@
  * @module
  */
 import { Counter, type Registry } from 'prom-client';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 export function controlMetrics(registry: Registry): (stats: PodStats) => void {
   const lost = new Counter({

@@ -3,7 +3,7 @@
  * @module
  */
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 /** Series: 6 for each DP group, and 12 for each pair of task executors between which KV has gone. */
 export function distflowMetrics(registry: Registry): (stats: PodStats) => void {

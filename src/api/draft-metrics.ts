@@ -1,6 +1,6 @@
 /** vLLM's metrics of speculative decoding, in pods that draft. @module */
 import { Counter, type Registry } from 'prom-client';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 /** Takes over what a pod has counted; before the first that drafts there are none of these. */
 export function draftMetrics(registry: Registry): (stats: PodStats) => void {

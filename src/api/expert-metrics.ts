@@ -3,7 +3,7 @@
  * @module
  */
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { PodExperts } from '../results.ts';
+import type { PodExperts } from '../stats.ts';
 
 /** `layer`: 2 series for each layer of each task executor that has experts. `expert`: one more for each expert of each. */
 export const EXPERT_METRICS = ['layer', 'expert'] as const;

@@ -4,7 +4,7 @@
  */
 import { Counter, Gauge, type Histogram, type Registry } from 'prom-client';
 import { REGION_STATE } from '../fabric/region-table.ts';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 type Labels = Readonly<Record<string, string>>;
 

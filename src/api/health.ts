@@ -5,7 +5,7 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 import { ApiError, toApiError } from './errors.ts';
 import type { Service } from './service.ts';
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { Gauge, type Registry } from 'prom-client';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 export function loopMetrics(registry: Registry): (stats: PodStats) => void {
   const labelNames = ['loop', 'owner'] as const;

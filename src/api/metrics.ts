@@ -6,7 +6,8 @@
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { GenerateOptions } from '../options/options.ts';
-import type { DpGroupStats, Generation, PodExperts, PodStats } from '../results.ts';
+import type { Generation } from '../results.ts';
+import type { DpGroupStats, PodExperts, PodStats } from '../stats.ts';
 import { balancingMetrics } from './balancing-metrics.ts';
 import { controlMetrics } from './control-metrics.ts';
 import { distflowMetrics } from './distflow-metrics.ts';

@@ -3,7 +3,7 @@
  * @module
  */
 import { DAMAGED_MAX } from '../flowserve/steps/asked-peers.ts';
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 import type { CallReport } from './client.ts';
 import { LOSING } from './fault-kinds.ts';
 import type { ChaosPlan, FaultKind } from './fault-plan.ts';

@@ -5,10 +5,10 @@
  */
 import type { RingPlace } from '../fabric/links.ts';
 import type { LivePod } from '../pod/live-pod.ts';
-import type { ControlRecoveryStats, PodStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { CALLER_THREAD, CONTROL_THREAD } from '../runtime/directory.ts';
 import { SeededRandom } from '../runtime/seeded-random.ts';
+import type { ControlRecoveryStats, PodStats } from '../stats.ts';
 import { HANGS } from './live-control-order.ts';
 import type { StallParts } from './live-findings.ts';
 import type { ControlKind } from './live-kinds.ts';

@@ -1,7 +1,7 @@
 /** Whether a live pod has found what struck it, by its own account. @module */
 import type { Pod } from '../pod.ts';
-import type { PodStats, RecoveryStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { PodStats, RecoveryStats } from '../stats.ts';
 import type { Guard } from './live-kinds.ts';
 
 /**

@@ -2,10 +2,10 @@
 import type { LivePod } from '../pod/live-pod.ts';
 import type { Pod } from '../pod.ts';
 import { MinipodError } from '../protocol/errors.ts';
-import type { PodStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { CONTROL_THREAD } from '../runtime/directory.ts';
 import { waitAtMost } from '../runtime/event-loop.ts';
+import type { PodStats } from '../stats.ts';
 import { type AskedPod, type CallReport, playClient } from './client.ts';
 import { liesThere, undo } from './damage.ts';
 import type { ChaosCall } from './fault-plan.ts';

@@ -1,5 +1,5 @@
 /** What a pod holds although nobody asks it for anything: requests, KV blocks, answers that nobody takes, payloads under way. @module */
-import type { PodStats } from '../results.ts';
+import type { PodStats } from '../stats.ts';
 
 export const leftovers = ({ requests_running, requests_waiting, npus, dp_groups, fabric }: PodStats): string[] => [
   ...(requests_running + requests_waiting > 0 ? [`${requests_running} requests run, ${requests_waiting} wait`] : []),

@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 import { parseOptions } from '../options/options.ts';
 import { scaleSchema } from '../options/scale-options.ts';
-import type { ScaleReport, ServingShape } from '../results.ts';
+import type { ScaleReport, ServingShape } from '../stats.ts';
 import { addFlags, givenFlags, SCALE_FLAGS } from './flags.ts';
 import { Interrupt } from './interrupt.ts';
 import { printJson, printLine } from './output.ts';

@@ -7,7 +7,7 @@ import type { ContextRecord, CreateContextCall, PromptRecord } from '../protocol
 import { assert, type ErrorRecord, toErrorRecord } from '../protocol/errors.ts';
 import type { RebalanceReport } from '../protocol/expert-maps.ts';
 import type { KvEventPage } from '../protocol/kv-events.ts';
-import type { ScaleReport } from '../results.ts';
+import type { ScaleReport } from '../stats.ts';
 import { setAlive, setLoaded, setRunning } from './beginning.ts';
 import { Control } from './control.ts';
 import type { ControlHandle, ControlOptions, ControlStats, ExpertsReport, OnInspected } from './control-handle.ts';

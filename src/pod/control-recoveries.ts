@@ -3,7 +3,7 @@
  * @module
  */
 import { MinipodError } from '../protocol/errors.ts';
-import type { ControlRecoveryStats } from '../results.ts';
+import type { ControlRecoveryStats } from '../stats.ts';
 
 const KEPT_MAX = 64;
 const MS_PER_S = 1_000;

@@ -8,8 +8,8 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import type { ExpertsReport } from '../platform/control-handle.ts';
 import type { BalancingReport } from '../platform/expert-balancing.ts';
 import type { ExpertReport } from '../protocol/threads.ts';
-import type { ExpertBalancingStats, ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, LayerRebalance, PodExperts } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { ExpertBalancingStats, ExpertLayerStats, ExpertReplicaStats, ExpertServiceTimes, ExpertStats, LayerRebalance, PodExperts } from '../stats.ts';
 
 export function podExperts(model: string, clock: Clock, { config, hosting }: AnyPodPlan, { loads, places, reports, balancing }: ExpertsReport): PodExperts {
   const reportOf = new Map(reports.map((report) => [`${report.npu} ${report.layer} ${report.expert}`, report]));

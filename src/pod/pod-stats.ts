@@ -4,8 +4,8 @@ import type { AnyPodPlan } from '../flowserve/pod-plan.ts';
 import type { ControlStats } from '../platform/control-handle.ts';
 import { type DraftCounts, type KvLinkReport, type LinkRead, NO_DRAFTS } from '../protocol/threads.ts';
 import type { Deployment } from '../protocol/topology.ts';
-import type { DpGroupStats, KvLinkStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from '../results.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { DpGroupStats, KvLinkStats, LinkStats, PodStats, ServingStats, TaskExecutorStats } from '../stats.ts';
 import type { ControlRecoveries } from './control-recoveries.ts';
 import { balancingStats } from './expert-stats.ts';
 

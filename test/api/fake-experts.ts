@@ -1,6 +1,6 @@
 /** What a pod without a model says of its experts. @module */
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
-import type { PodExperts } from '../../src/results.ts';
+import type { PodExperts } from '../../src/stats.ts';
 
 export function fakeExperts(model: string, measure: boolean): PodExperts {
   const service = { batches: 4, tokens: 12, mean_us: 3, p50_us: 2.5, p99_us: 7 };

@@ -10,19 +10,8 @@ import { MinipodError } from '../../src/protocol/errors.ts';
 import type { RebalanceReport } from '../../src/protocol/expert-maps.ts';
 import type { KvEvent, KvEventPage } from '../../src/protocol/kv-events.ts';
 import type { Prompt } from '../../src/protocol/prompt.ts';
-import type {
-  ChoiceTimes,
-  Chunk,
-  Completion,
-  CompletionChoice,
-  ContextInfo,
-  Generation,
-  PodExperts,
-  PodStats,
-  PromptInfo,
-  RequestTimes,
-  Usage,
-} from '../../src/results.ts';
+import type { ChoiceTimes, Chunk, Completion, CompletionChoice, ContextInfo, Generation, PromptInfo, RequestTimes, Usage } from '../../src/results.ts';
+import type { PodExperts, PodStats } from '../../src/stats.ts';
 import { BOS, bytesOf, Choice, hash, logprobOf, VOCAB_SIZE } from './fake-choice.ts';
 import { fakeExperts, fakeRebalance } from './fake-experts.ts';
 import { fakeStats } from './fake-stats.ts';

@@ -1,6 +1,6 @@
 /** Figures of the fake pod: none is 0 that a metric shows, but those of parts that it does not have. @module */
 import { NO_DRAFTS } from '../../src/protocol/threads.ts';
-import type { LinkStats, PodStats, RegionStats, ThreadStats } from '../../src/results.ts';
+import type { LinkStats, PodStats, RegionStats, ThreadStats } from '../../src/stats.ts';
 
 const PROBES = { probes_passed: 7, probes_broken: 1, probe_us_max: 90 };
 const REGIONS: readonly RegionStats[] = [

@@ -9,7 +9,7 @@ import { heatSvg } from '../../src/cli/expert-svg.ts';
 import { between, expertLines } from '../../src/cli/expert-tables.ts';
 import type { PodExperts } from '../../src/index.ts';
 import { NOTHING_COPIED } from '../../src/protocol/map-log.ts';
-import type { ExpertBalancingStats } from '../../src/results.ts';
+import type { ExpertBalancingStats } from '../../src/stats.ts';
 
 const MAP: HeatMap = {
   title: 'a model',

@@ -11,7 +11,7 @@ import type { VirtualPod } from '../../src/pod/virtual-pod.ts';
 import { BROADCAST_MS_MAX, type ExpertWork } from '../../src/protocol/expert-maps.ts';
 import type { MapEntry } from '../../src/protocol/map-log.ts';
 import { type ExpertGroup, executorOfNpu } from '../../src/protocol/topology.ts';
-import type { ExpertBalancingStats, ScalingStats } from '../../src/results.ts';
+import type { ExpertBalancingStats, ScalingStats } from '../../src/stats.ts';
 import { expectNothingLeft, withPod } from './pods.ts';
 import { holders } from './shapes.ts';
 
