@@ -25,9 +25,10 @@ export class BlockTokens {
     for (let index = 0; index < this.#block_size; index++) page[first + index] = tokens[at + index] as number;
   }
 
-  of(node: PrefixNode): readonly number[] {
+  addTo(list: number[], node: PrefixNode): void {
+    const page = this.#pageOf(node);
     const first = (node & (PAGE_BLOCKS - 1)) * this.#block_size;
-    return [...this.#pageOf(node).subarray(first, first + this.#block_size)];
+    for (let index = 0; index < this.#block_size; index++) list.push(page[first + index] as number);
   }
 
   /** Whether they are those from position `at` on. */

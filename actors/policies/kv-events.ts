@@ -7,11 +7,11 @@
  */
 import type { KvEvent, KvEventBatch, KvEventBatches, Medium } from '../../src/protocol/kv-events.ts';
 
-/** A block of the prefix tree; `parent`: the name of the one before it, null where there is none. */
-export type NamedBlock = { readonly name: number; readonly parent: number | null; readonly tokens: readonly number[] };
-
-/** Blocks that follow each other under one parent, stored or removed together, are one event. */
-type Stored = { readonly type: 'BlockStored'; readonly medium: Medium; readonly blocks: NamedBlock[] };
+/**
+ * Blocks that follow each other under one parent, stored or removed together, are one event. `parent`: the name of the one before the first, null where there is
+ * none. `tokens`: of all of them, in one list: a list for each block of a prompt that was brought takes as long as to plan its step.
+ */
+type Stored = { readonly type: 'BlockStored'; readonly medium: Medium; readonly parent: number | null; readonly names: number[]; readonly tokens: number[] };
 type Removed = { readonly type: 'BlockRemoved'; readonly medium: Medium; readonly names: number[] };
 type Happened = Stored | Removed | { readonly type: 'AllBlocksCleared' };
 
@@ -35,10 +35,15 @@ export class KvEventLog {
     return this.#batches_max > 0;
   }
 
-  stored(block: NamedBlock, medium: Medium): void {
-    const last = this.#open.at(-1);
-    if (last?.type === 'BlockStored' && last.medium === medium && last.blocks.at(-1)?.name === block.parent) last.blocks.push(block);
-    else this.#open.push({ type: 'BlockStored', medium, blocks: [block] });
+  /** A block of that name behind `parent`. Where its tokens are to be written, behind those of the blocks before it. */
+  stored(name: number, parent: number | null, medium: Medium): number[] {
+    let event = this.#open.at(-1);
+    if (event?.type !== 'BlockStored' || event.medium !== medium || event.names.at(-1) !== parent) {
+      event = { type: 'BlockStored', medium, parent, names: [], tokens: [] };
+      this.#open.push(event);
+    }
+    event.names.push(name);
+    return event.tokens;
   }
 
   removed(name: number, medium: Medium): void {
@@ -78,12 +83,12 @@ export class KvEventLog {
     if (happened.type === 'AllBlocksCleared') return happened;
     const { medium } = happened;
     if (happened.type === 'BlockRemoved') return { type: 'BlockRemoved', block_hashes: happened.names, medium };
-    const { blocks } = happened;
+    const { names, parent, tokens } = happened;
     return {
       type: 'BlockStored',
-      block_hashes: blocks.map(({ name }) => name),
-      parent_block_hash: blocks[0]?.parent ?? null,
-      token_ids: blocks.flatMap(({ tokens }) => tokens),
+      block_hashes: names,
+      parent_block_hash: parent,
+      token_ids: tokens,
       block_size: this.#block_size,
       lora_id: null,
       medium,

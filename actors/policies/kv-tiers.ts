@@ -365,7 +365,7 @@ export class KvTiers {
   }
 
   #stored(node: PrefixNode, medium: Medium): void {
-    if (this.#events.isOn) this.#events.stored(this.#tree.named(node), medium);
+    if (this.#events.isOn) this.#tree.addTokens(node, this.#events.stored(this.#tree.nameOf(node), this.#tree.nameOfParent(node), medium));
   }
 
   #removed(node: PrefixNode, medium: Medium): void {

@@ -9,7 +9,6 @@
  */
 import { assert } from '../../src/protocol/errors.ts';
 import { BlockTokens } from './block-tokens.ts';
-import type { NamedBlock } from './kv-events.ts';
 import { NO_NODE, type PrefixNode, PrefixNodes } from './prefix-nodes.ts';
 
 const FNV_OFFSET = 0x811c9dc5;
@@ -144,11 +143,16 @@ export class PrefixTree {
     return (this.nodes.high[node] as number) * 2 ** 32 + ((this.nodes.low[node] as number) >>> 0);
   }
 
-  /** A block as those know it who cannot ask the tree. */
-  named(node: PrefixNode): NamedBlock {
+  /** The name of the block before it; null: it is the first of its prefix. */
+  nameOfParent(node: PrefixNode): number | null {
     const parent = this.nodes.parent[node] as PrefixNode;
     // A root holds no block.
-    return { name: this.nameOf(node), parent: this.#spaces.has(parent) ? null : this.nameOf(parent), tokens: this.#tokens.of(node) };
+    return this.#spaces.has(parent) ? null : this.nameOf(parent);
+  }
+
+  /** Puts its block's tokens behind those that are in the list. */
+  addTokens(node: PrefixNode, list: number[]): void {
+    this.#tokens.addTo(list, node);
   }
 
   // ---------------------------------------------------------------- roots
