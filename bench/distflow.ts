@@ -8,7 +8,7 @@
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import type { SumAtRest } from '../src/flowserve/distflow/copying.ts';
+import type { Guard } from '../src/flowserve/distflow/copying.ts';
 import { Instance } from '../src/flowserve/distflow/instance.ts';
 import { MemoryBackend } from '../src/flowserve/distflow/memory-backend.ts';
 import { QueuePair } from '../src/flowserve/distflow/network/queue-pair.ts';
@@ -100,8 +100,8 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
     const seal = (offer: Offer<string>): void => {
       while (!offer.isSealed) sides.offers.poll(0);
     };
-    const pull = ({ registration }: Offer<string>, { targets }: Slice, sumAtRest: SumAtRest | null = null): void => {
-      instance.pull('p', OWNER, registration, sides.places[0], targets, sumAtRest);
+    const pull = ({ registration }: Offer<string>, { targets }: Slice, guard: Guard | null = null): void => {
+      instance.pull('p', OWNER, registration, sides.places[0], targets, guard);
       finish();
       sides.offers.poll(0);
       sides.offers.drain();
@@ -136,7 +136,10 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
           const offer = opened(sides, slice);
           const rests = new Int32Array(count);
           seal(offer);
-          return timed_us(() => pull(offer, slice, (index, at) => (rests[index] = sides.checksum.rest(0, at, bytes))));
+          const sum = (index: number, at: number): void => {
+            rests[index] = sides.checksum.rest(0, at, bytes);
+          };
+          return timed_us(() => pull(offer, slice, { sum, keep: () => {} }));
         },
         seal: () => {
           const slice = next();

@@ -46,6 +46,15 @@ export function kernelChecksum(space: AddressSpace, kernels: readonly Pick<Kerne
   };
 }
 
+/** The same of copies that are proved by the sum at rest: of what has come, while it is in the cache. */
+export function checksumAtRest(space: AddressSpace, { rest }: Checksum): Checksum {
+  const copy: Checksum['copy'] = (seed, to, from, bytes) => {
+    space.copy(to, from, bytes);
+    return rest(seed, to, bytes);
+  };
+  return { sum: rest, rest, copy };
+}
+
 type CopyChecksum = Kernels['copyChecksum'];
 let compiled: WebAssembly.Module | null = null;
 

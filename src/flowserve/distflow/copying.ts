@@ -9,6 +9,13 @@ import type { Checksum } from './checksum.ts';
 /** Takes, of what lies at the address, the sum by which that one of the targets is guarded from then on. */
 export type SumAtRest = (index: number, address: number) => void;
 
+/** How targets are guarded from then on. */
+export type Guard = {
+  readonly sum: SumAtRest;
+  /** That one of the targets has this sum at rest, by which what came there was proved. */
+  readonly keep: (index: number, sum: number) => void;
+};
+
 /** Bytes that one poll copies at most, and sums: 0.05 to 0.2 ms of a thread that has others to serve. */
 export const POLL_BYTES = 1 << 20;
 

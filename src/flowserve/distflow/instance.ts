@@ -9,7 +9,7 @@ import type { AddressSpace } from '../../fabric/address-space.ts';
 import { MinipodError } from '../../protocol/errors.ts';
 import type { Backend } from './backend.ts';
 import type { Checksum } from './checksum.ts';
-import { POLL_BYTES, type SumAtRest } from './copying.ts';
+import { type Guard, POLL_BYTES } from './copying.ts';
 import { End } from './end.ts';
 import { LeaseReturn, type UnreturnedLease } from './lease-return.ts';
 import { LinkProbe } from './link-probe.ts';
@@ -80,9 +80,9 @@ export class Instance<Token> {
     return this.#watch(token, new Transfer(this.#end(owner), source, target, terms));
   }
 
-  /** Of what is on offer. `targets`: where each block goes; `sumAtRest`: as `Pull`. @throws as `Pull`; why the link is broken, once it is. */
-  pull(token: Token, owner: Owner, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: SumAtRest | null = null): Pull {
-    return this.#watch(token, new Pull(this.#end(owner), registration, source, targets, sumAtRest));
+  /** Of what is on offer. `targets`: where each block goes; `guard`: as `Pull`. @throws as `Pull`; why the link is broken, once it is. */
+  pull(token: Token, owner: Owner, registration: Registration, source: OfferSource, targets: ArrayLike<number>, guard: Guard | null = null): Pull {
+    return this.#watch(token, new Pull(this.#end(owner), registration, source, targets, guard));
   }
 
   /** Lets go of a lease that another instance's pull left behind. */

@@ -5,6 +5,7 @@
  *                 1   serial      the how manieth offer of this slot, u32: what a registration names
  *                 2   progress    the offer's serial (20 bits) | layers that are there (12 bits), or SEALED: all are, and all sums
  *                 3   blocks      how many
+ *                 4   sums        what its checksums are: SUMS
  *                16   block of each           u32 [blocks_max]
  *                 …   generation of each      u32 [blocks_max]       what it was when it was offered
  *                 …   checksum of each        u32 [blocks_max]       there once progress says SEALED
@@ -17,8 +18,10 @@ import type { AddressSpace } from '../../fabric/address-space.ts';
 import type { Arena } from '../../fabric/arena.ts';
 import { MinipodError } from '../../protocol/errors.ts';
 
-export const OFFER_WORD = { lease: 0, serial: 1, progress: 2, blocks: 3 } as const;
-export const OFFER_HEADER_WORDS = 4;
+export const OFFER_WORD = { lease: 0, serial: 1, progress: 2, blocks: 3, sums: 4 } as const;
+export const OFFER_HEADER_WORDS = 5;
+/** Of a copy, made for this offer; or those by which the blocks are guarded where they rest, which are there when it is opened. */
+export const SUMS = { copy: 0, rest: 1 } as const;
 const TABLES_AT = 16;
 
 export type OffersPlace = { readonly address: number; readonly slots: number; readonly blocks_max: number };

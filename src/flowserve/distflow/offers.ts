@@ -2,6 +2,7 @@
  * The holder's side: what a prefill NPU (or any that lends blocks) has on offer. One owner, who opens, tells of progress, polls and drains.
  *
  *   open ─▶ layers come ─▶ sealed: all sums are there        poll sums what is there, a bounded number of bytes at a time
+ *     ├─▶ sealed: all of it is guarded where it rests, and has sums
  *     └─▶ the lease goes its own way (lease-word.ts); poll looks at it, ends what has expired, and collects what is over
  *
  * While an offer is open its blocks are held for it in the pool, beside whoever else holds them; so nobody writes them before the puller has let go.
@@ -16,7 +17,7 @@ import { BlockWalk } from './block-walk.ts';
 import type { Checksum } from './checksum.ts';
 import { POLL_BYTES } from './copying.ts';
 import { claimantOf, dieOfPuller, isSerialOf, LEASE, leaseWord, stateOf } from './lease-word.ts';
-import { LAYERS_MAX, OFFER_WORD, type OfferPlace, type OffersPlace, offerPlace, Progress } from './offer-layout.ts';
+import { LAYERS_MAX, OFFER_WORD, type OfferPlace, type OffersPlace, offerPlace, Progress, SUMS } from './offer-layout.ts';
 import type { Registration } from './registration.ts';
 
 /**
@@ -42,6 +43,8 @@ export type OffersOptions = {
   readonly isGone: (puller: number) => boolean;
   /** A block holds what was written there, as far as that is known; asked once it is summed. Missing: they all do. */
   readonly isSound?: (block: number) => boolean;
+  /** The sum at rest of all that a block holds (`Checksum.rest`); null: it has none. Missing: none has. */
+  readonly restingSumOf?: (block: number) => number | null;
   /** Something has changed for who pulls on that die: one that waits is to look. */
   readonly arrive?: (die: number) => void;
 };
@@ -156,6 +159,9 @@ export class Offers<Token> {
     const registration = { npu, slot, serial, blocks: blocks.length };
     const offer = new Offer(token, registration, expires_ms, blocks, at, new Progress(space, at, serial), walk);
     this.reach(offer, layers_there);
+    const resting = layers_there === this.#layers ? this.#restingSums(blocks) : null;
+    words[header + OFFER_WORD.sums] = resting === null ? SUMS.copy : SUMS.rest;
+    if (resting !== null) this.#seal(offer, resting);
     // Last: who can claim it sees all of the above.
     Atomics.store(words, header + OFFER_WORD.lease, leaseWord(serial, 0, LEASE.held));
     this.#open.push(offer);
@@ -269,12 +275,29 @@ export class Offers<Token> {
         offer.ending ??= 'withdrawn';
         return bytes;
       }
-      this.#words.set(sums, this.#at(offer.place.checksums));
-      offer.progress.seal();
-      offer.isSealed = true;
+      this.#seal(offer, sums);
       this.#tellPuller(offer);
     }
     return bytes;
+  }
+
+  #seal(offer: Offer<Token>, sums: ArrayLike<number>): void {
+    this.#words.set(sums, this.#at(offer.place.checksums));
+    offer.progress.seal();
+    offer.isSealed = true;
+  }
+
+  /** Null: not all of the blocks have one. */
+  #restingSums(blocks: readonly number[]): number[] | null {
+    const { restingSumOf } = this.#options;
+    if (restingSumOf === undefined) return null;
+    const sums: number[] = [];
+    for (const block of blocks) {
+      const sum = restingSumOf(block);
+      if (sum === null) return null;
+      sums.push(sum);
+    }
+    return sums;
   }
 
   #areSound(blocks: readonly number[]): boolean {

@@ -9,6 +9,7 @@
  * each look is a request, it pauses between two that find nothing new.
  * The sum by which a block is guarded where it rests is always taken before the one that proves it, of its source or of its target: what goes bad between the two
  * is not what is guarded, so whoever reads it finds out. The other way round the sum at rest would prove what came after the proof.
+ * Blocks that are offered with their sums at rest are proved by those, of their targets, which keep them: whatever goes bad from then on differs from what was guarded.
  * It is done only if its release was the lease's next word after its claim: then the holder knows it too. Where link or puller are lost while the release is on
  * its way, the holder may know of a pull that counts for nothing; that is the decode's to compute anew, as after any loss of its own.
  * @module
@@ -16,11 +17,11 @@
 import { MinipodError } from '../../protocol/errors.ts';
 import { WorkRequest } from './backend.ts';
 import { BlockWalk } from './block-walk.ts';
-import { POLL_BYTES, type SumAtRest } from './copying.ts';
+import { type Guard, POLL_BYTES, type SumAtRest } from './copying.ts';
 import type { End } from './end.ts';
 import type { UnreturnedLease } from './lease-return.ts';
 import { isSerialOf, LEASE, leaseWord, pullerOf, stateName } from './lease-word.ts';
-import { isProgressOf, isSealed, layersThere, OFFER_HEADER_WORDS, OFFER_WORD, type OfferPlace, offerPlace } from './offer-layout.ts';
+import { isProgressOf, isSealed, layersThere, OFFER_HEADER_WORDS, OFFER_WORD, type OfferPlace, offerPlace, SUMS } from './offer-layout.ts';
 import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
 import type { OfferSource, Registration } from './registration.ts';
 import { Transfer } from './transfer.ts';
@@ -37,7 +38,7 @@ export class Pull {
   readonly #place: OfferPlace;
   readonly #targets: ArrayLike<number>;
   readonly #layers: number;
-  readonly #sumAtRest: SumAtRest | null;
+  readonly #guard: Guard | null;
   readonly #held: number;
   readonly #pulling: number;
   readonly #fenced: number;
@@ -58,11 +59,13 @@ export class Pull {
   #isUnreturned = false;
   /** Both sums are taken where the blocks have come to rest: over a network, and where layers come one by one. */
   #sumsLate = false;
+  /** It is proved by the sums at rest of its source. */
+  #isAtRest = false;
   #transfer: Transfer | null = null;
   #result: Poll = PENDING;
 
-  /** `targets`: where each block goes, in their order. `sumAtRest` null: they are not guarded. @throws `invalid_request` where they are another number, or the slot is none. */
-  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>, sumAtRest: SumAtRest | null = null) {
+  /** `targets`: where each block goes, in their order. `guard` null: they are not guarded. @throws `invalid_request` where they are another number, or the slot is none. */
+  constructor(end: End, registration: Registration, source: OfferSource, targets: ArrayLike<number>, guard: Guard | null = null) {
     const { slot, serial, blocks } = registration;
     if (blocks !== targets.length) throw new MinipodError('invalid_request', `pull: ${blocks} blocks are on offer, and ${targets.length} are to be filled`);
     const puller = pullerOf(end.die, end.epoch);
@@ -71,7 +74,7 @@ export class Pull {
     this.#source = source;
     this.#place = offerPlace(source.offers, slot);
     this.#targets = targets;
-    this.#sumAtRest = sumAtRest;
+    this.#guard = guard;
     this.#layers = source.kv.block_bytes / source.kv.layer_bytes;
     this.#held = leaseWord(serial, 0, LEASE.held);
     this.#pulling = leaseWord(serial, puller, LEASE.pulling);
@@ -233,16 +236,19 @@ export class Pull {
     const sources = Float64Array.from(this.#blocks, (block) => address + block * block_bytes);
     const progress = this.#header[OFFER_WORD.progress] as number;
     const there = layersThere(progress, this.#layers);
-    this.#sumsLate = this.#sumAtRest !== null && !(this.#end.backend.isMemory && there === this.#layers);
+    this.#isAtRest = this.#header[OFFER_WORD.sums] === SUMS.rest;
+    const isGuarded = this.#guard !== null && !this.#isAtRest;
+    this.#sumsLate = isGuarded && !(this.#end.backend.isMemory && there === this.#layers);
     const transfer = new Transfer(
       this.#end,
       { addresses: sources, bytes: block_bytes },
       { addresses: this.#targets, bytes: block_bytes },
       {
-        layers: { layer_bytes, first: 0, end: this.#layers },
+        // A sum at rest is of the block as a whole.
+        layers: this.#isAtRest ? null : { layer_bytes, first: 0, end: this.#layers },
         generations: { table: generations, blocks: this.#blocks, values: this.#generations },
-        checksums: this.#sumsLate ? null : 'later',
-        sumAtRest: this.#sumsLate ? null : this.#sumAtRest,
+        checksums: this.#isAtRest ? 'at rest' : this.#sumsLate ? null : 'later',
+        sumAtRest: isGuarded && !this.#sumsLate ? (this.#guard as Guard).sum : null,
       },
       there === this.#layers ? 'by request' : 'by layer',
     );
@@ -280,10 +286,14 @@ export class Pull {
   }
 
   #compareSums(): void {
-    const sums = this.#sumsLate ? this.#sumsThere(this.#sumAtRest as SumAtRest) : (this.#transfer as Transfer).sums;
+    const sums = this.#sumsLate ? this.#sumsThere((this.#guard as Guard).sum) : (this.#transfer as Transfer).sums;
     const corrupt = sums.findIndex((sum, index) => sum !== this.#sums[index]);
-    if (corrupt >= 0) this.#fail('corrupt', `block ${this.#blocks[corrupt]} arrived with another sum than it was offered with`);
-    else this.#phase = PHASE.release;
+    if (corrupt >= 0) {
+      this.#fail('corrupt', `block ${this.#blocks[corrupt]} arrived with another sum than it was offered with`);
+      return;
+    }
+    if (this.#isAtRest && this.#guard !== null) for (let index = 0; index < sums.length; index++) this.#guard.keep(index, sums[index] as number);
+    this.#phase = PHASE.release;
   }
 
   /** Of the targets as they are now, each while it is in the cache. */

@@ -8,6 +8,7 @@
 import { addressText } from '../../fabric/address.ts';
 import { WorkRequest } from './backend.ts';
 import type { WalkOrder } from './block-walk.ts';
+import { checksumAtRest } from './checksum.ts';
 import { Copying, POLL_BYTES, type SumAtRest } from './copying.ts';
 import type { End } from './end.ts';
 import { DONE, type FailureReason, failed, PENDING, type Poll, reasonOf } from './outcome.ts';
@@ -20,8 +21,8 @@ export type Terms = {
   /** Null: ranges are copied whole. */
   readonly layers: LayerRange | null;
   readonly generations: Generations | null;
-  /** Of each range as it must arrive (checksum.ts); `later`: they are summed, and whoever asked compares. */
-  readonly checksums: ArrayLike<number> | 'later' | null;
+  /** Of each range as it must arrive (checksum.ts); `later`: they are summed, and whoever asked compares; `at rest`: the same by sums at rest, each of a whole range. */
+  readonly checksums: ArrayLike<number> | 'later' | 'at rest' | null;
   /** As `Copying`; null: nothing is guarded. */
   readonly sumAtRest: SumAtRest | null;
 };
@@ -51,7 +52,7 @@ export class Transfer {
     this.#source = source;
     this.#terms = terms;
     this.#span = spanOf(source);
-    const checksum = terms.checksums === null ? null : end.checksum;
+    const checksum = terms.checksums === 'at rest' ? checksumAtRest(end.space, end.checksum) : terms.checksums === null ? null : end.checksum;
     this.#copying = new Copying(end.backend, checksum, shape, source.addresses, target.addresses, order, terms.sumAtRest);
     this.#found = new Int32Array(terms.generations === null ? 0 : shape.blocks);
     this.#phase = shape.blocks === 0 ? PHASE.over : PHASE.region;
@@ -150,7 +151,7 @@ export class Transfer {
     const { checksums } = this.#terms;
     this.#phase = PHASE.over;
     this.#result = DONE;
-    if (checksums === null || checksums === 'later') return;
+    if (checksums === null || typeof checksums === 'string') return;
     const corrupt = this.sums.findIndex((sum, index) => sum !== ((checksums[index] as number) | 0));
     if (corrupt >= 0) this.#fail('corrupt', `${this.#range(corrupt)} arrived with another sum`);
   }

@@ -133,6 +133,17 @@ export class KvSums {
     return { sum: this.#words[this.#sumsAt + block] as number, filled: this.#words[this.#filledAt + block] as number };
   }
 
+  /** The sum of all that a block holds. Null: nobody has summed it, it is not full, or drafts have layers in it that no sum covers. */
+  ofAll(block: number): number | null {
+    const { sum, filled } = this.of(block);
+    return filled === this.#kv.block_size && this.#guarded_bytes === this.#kv.block_bytes ? sum : null;
+  }
+
+  /** A block is filled from elsewhere, and proved by the sum of the whole one that lay there. */
+  keep(block: number, sum: number): void {
+    this.set(block, { sum, filled: this.#kv.block_size });
+  }
+
   /** What it holds was copied from where it had that sum. */
   set(block: number, { sum, filled }: KvSum): void {
     this.#words[this.#sumsAt + block] = sum;

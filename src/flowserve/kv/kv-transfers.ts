@@ -21,6 +21,7 @@ import type { DpGroupPlace } from '../../protocol/topology.ts';
 import type { TierCopy, Transfer, TransferMessage } from '../../protocol/transfers.ts';
 import type { Directory } from '../../runtime/directory.ts';
 import type { Checksum } from '../distflow/checksum.ts';
+import type { Guard } from '../distflow/copying.ts';
 import { dieOfPuller, isOver } from '../distflow/lease-word.ts';
 import { LinkCluster, type LinkClusterOptions } from '../distflow/link-cluster.ts';
 import { type Offer, type OfferEnd, Offers } from '../distflow/offers.ts';
@@ -94,6 +95,7 @@ export class KvTransfers {
             ...{ npu, space, place, kv, pool: blocks, checksum, arrive: options.arrive },
             isGone: (puller) => this.#isGone(puller),
             isSound: (block) => kvSums?.isSound(block) !== false,
+            restingSumOf: (block) => kvSums?.ofAll(block) ?? null,
           }),
         );
     }
@@ -260,9 +262,9 @@ export class KvTransfers {
       const registration = { npu, slot, serial, blocks: offer.blocks.length };
       const targets = blocks.map((block) => owner.blocks.addressOf(block));
       const { kvSums } = owner;
-      const sumAtRest = kvSums === null ? null : (index: number, at: number): void => kvSums.arrive(blocks[index] as number, at);
+      const guard = kvSums && guardOf(blocks, kvSums);
       const link = this.#cluster.between(executorOf(npu), executorOf(owner.npu));
-      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets, sumAtRest);
+      const pull = link.pull(token, owner, registration, this.#sourceOf(npu, die), targets, guard);
       this.#pulls.set(keyOf(token), { pull, owner, blocks, offer });
     } catch (error) {
       for (const block of blocks) owner.blocks.free(block);
@@ -332,5 +334,10 @@ export class KvTransfers {
     return isOver(puller, this.#options.space.control.epochOfDie(dieOfPuller(puller)));
   }
 }
+
+const guardOf = (blocks: readonly number[], sums: KvSums): Guard => ({
+  sum: (index, at) => sums.arrive(blocks[index] as number, at),
+  keep: (index, sum) => sums.keep(blocks[index] as number, sum),
+});
 
 const notPulled = (end: Exclude<OfferEnd, 'pulled'>): ErrorRecord => ({ code: 'worker_failed', message: `what was lent was not pulled: ${end}`, param: null });

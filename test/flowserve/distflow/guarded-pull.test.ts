@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../../src/fabric/address.ts';
+import type { Guard } from '../../../src/flowserve/distflow/copying.ts';
 import type { Offer } from '../../../src/flowserve/distflow/offers.ts';
 import { KvSums } from '../../../src/flowserve/kv/kv-sums.ts';
 import { runs } from '../../property-runs.ts';
@@ -9,14 +10,21 @@ import { Rig, SMALL, shuffled } from './rig.ts';
 
 const TURNS_MAX = 200;
 
-type Scene = { readonly blocks: number; readonly seed: number; readonly segments: number; readonly layers_there: number };
-/** A bit of a block at one of the two sides, before that turn, or right before or after that block's sum at rest. */
+type Scene = {
+  readonly blocks: number;
+  readonly seed: number;
+  readonly segments: number;
+  readonly layers_there: number;
+  /** Of the first so many blocks that are lent there are sums at rest. */
+  readonly resting: number;
+};
+/** A bit of a block at one of the two sides, before that turn, or right before or after that block has its sum at rest. */
 type Fault = { readonly moment: number | 'unsummed' | 'summed'; readonly side: 0 | 1; readonly index: number; readonly word: number; readonly bit: number };
 
 const WORDS = (SMALL.layers * SMALL.layer_bytes) / 4;
 
 /** NPU 0 offers, NPU 1 pulls and guards. */
-function pulled({ blocks, seed, segments, layers_there }: Scene, fault: Fault | null) {
+function pulled({ blocks, seed, segments, layers_there, resting }: Scene, fault: Fault | null) {
   const rig = new Rig({ ...SMALL, segments });
   const sides = [shuffled(SMALL.blocks, seed).slice(0, blocks), shuffled(SMALL.blocks, seed + 1).slice(0, blocks)] as const;
   rig.write(0, sides[0]);
@@ -24,6 +32,9 @@ function pulled({ blocks, seed, segments, layers_there }: Scene, fault: Fault | 
   for (const block of sides[1]) rig.pool(1).hold(block);
   const { space } = rig.memory;
   const sums = new KvSums(1, space, rig.place(1).kv, rig.checksum);
+  const lent = new KvSums(0, space, rig.place(0).kv, rig.checksum);
+  for (const block of sides[0].slice(0, resting)) lent.arrive(block, rig.addresses(0, [block])[0] as number);
+  rig.restingSumOf = (_, block) => lent.ofAll(block);
   const holder = rig.of(0);
   const offer = holder.open('o', sides[0], Number.POSITIVE_INFINITY, layers_there) as Offer<string>;
   const strike = ({ side, index, word, bit }: Fault): void => {
@@ -37,12 +48,16 @@ function pulled({ blocks, seed, segments, layers_there }: Scene, fault: Fault | 
   const strikeAt = (moment: Fault['moment'], index: number): void => {
     if (fault?.moment === moment && index === fault.index % blocks) strike(fault);
   };
-  const sumAtRest = (index: number, address: number): void => {
+  const struck = (index: number, sum: (block: number) => void): void => {
     strikeAt('unsummed', index);
-    sums.arrive(sides[1][index] as number, address);
+    sum(sides[1][index] as number);
     strikeAt('summed', index);
   };
-  const pull = rig.cluster.between(0, 1).pull('p', rig.owner(1), offer.registration, rig.place(0), rig.addresses(1, sides[1]), sumAtRest);
+  const guard: Guard = {
+    sum: (index, address) => struck(index, (block) => sums.arrive(block, address)),
+    keep: (index, sum) => struck(index, (block) => sums.keep(block, sum)),
+  };
+  const pull = rig.cluster.between(0, 1).pull('p', rig.owner(1), offer.registration, rig.place(0), rig.addresses(1, sides[1]), guard);
   let turn = 0;
   for (let end = pull.poll(0); end.state === 'pending' && turn < TURNS_MAX; turn++) {
     if (fault?.moment === turn) strike(fault);
@@ -56,6 +71,7 @@ function pulled({ blocks, seed, segments, layers_there }: Scene, fault: Fault | 
   return {
     end: pull.poll(),
     turns: turn,
+    summed_bytes: holder.counters.summed_bytes,
     blocks: Array.from({ length: blocks }, (_, index) => ({ isWhole: isWhole(index), isGuarded: isGuarded(index), isFound: isFound(index) })),
   };
 }
@@ -66,14 +82,17 @@ const scene: fc.Arbitrary<Scene> = fc.record({
   segments: fc.constantFrom(1, 2),
   /** All of them: by request; fewer: by layer. */
   layers_there: fc.constantFrom(SMALL.layers, 1),
+  resting: fc.constantFrom(8, 0, 1),
 });
 
 describe('a pull into guarded blocks', () => {
   it('has all of them guarded, and whole, where nothing goes bad', () => {
     fc.assert(
       fc.property(scene, (made) => {
-        const { end, blocks } = pulled(made, null);
+        const { end, blocks, summed_bytes } = pulled(made, null);
         expect(end).toEqual({ state: 'done' });
+        const isProvedAtRest = made.layers_there === SMALL.layers && made.resting >= made.blocks;
+        expect(summed_bytes).toBe(isProvedAtRest ? 0 : made.blocks * SMALL.layers * SMALL.layer_bytes);
         for (const block of blocks) expect(block).toEqual({ isWhole: true, isGuarded: true, isFound: false });
       }),
       { numRuns: runs(40) },

@@ -71,6 +71,8 @@ export class Rig {
   readonly cut = new Set<number>();
   /** Dies that holders have rung, until their test has looked. */
   readonly rung = new Set<number>();
+  /** Of blocks of an NPU that are guarded where they rest. */
+  restingSumOf: (npu: number, block: number) => number | null = () => null;
 
   constructor(sizes: Sizes = SMALL, options: Partial<LinkClusterOptions> = {}, fabrics: readonly string[] = [], sharing = allocate(sizes)) {
     this.sharing = sharing;
@@ -96,7 +98,9 @@ export class Rig {
     const pool = new BlockPool(space, kvPool(npu, kv));
     this.pools[npu] = pool;
     const isGone = (puller: number): boolean => this.#isGone(puller);
-    this.offers[npu] = new Offers<string>({ npu, space, place, kv, pool, checksum: this.checksum, isGone, arrive: (die) => this.rung.add(die) });
+    const restingSumOf = (block: number): number | null => this.restingSumOf(npu, block);
+    const arrive = (die: number): unknown => this.rung.add(die);
+    this.offers[npu] = new Offers<string>({ npu, space, place, kv, pool, checksum: this.checksum, isGone, arrive, restingSumOf });
   }
 
   pool(npu: number): BlockPool {
