@@ -33,6 +33,8 @@ const step: StepPlan = {
 function makePair() {
   const { plan, space, programs } = makeHashPod(2, { topology: parseTopology('pd') });
   const told: string[] = [];
+  const rung: number[] = [];
+  const arrive = (die: number): void => void rung.push(die);
   let offer: KvOffer | null = null;
   const tell = (group: Address, message: TransferMessage): void => {
     told.push(`${group} ${message.type}`);
@@ -44,7 +46,7 @@ function makePair() {
     const { die, epoch } = exchange.endpoint;
     return { npu, die, epoch, blocks, kvSums: ownKvSums(npu, space, onDie(plan, npu, die).kv, checksum) };
   });
-  const transfers = new KvTransfers({ plan, space, network: null, directory, checksum, now_ms: () => 0, arrive: () => {}, tell }, owners);
+  const transfers = new KvTransfers({ plan, space, network: null, directory, checksum, now_ms: () => 0, arrive, tell }, owners);
   const { kv } = onDie(plan, 0, 0);
   const bytesOf = (npu: number, block: number, layer: number): number[] => {
     const at = onDie(plan, npu, directory.dieOfNpu(npu)).kv.address + block * kv.block_bytes + layer * kv.layer_bytes;
@@ -52,6 +54,9 @@ function makePair() {
   };
   return {
     told,
+    /** Dies that are to look, since this was asked last. */
+    rung: (): number[] => rung.splice(0),
+    tellHolders: (): void => transfers.tellHolders(),
     layers: plan.config.layers,
     offer: (): KvOffer => offer as unknown as KvOffer,
     perform: (group: Address, work: Transfer): void => transfers.perform(group, work, 0),
@@ -102,6 +107,19 @@ describe('KV lent by layer', () => {
     expect(pair.come()).not.toContain(false);
     expect(pair.told.toSorted()).toEqual([`${PREFILL} OFFERED`, `${PREFILL} TRANSFER_DONE`, `${DECODE} TRANSFER_DONE`].toSorted());
     expect(pair.rest()).toEqual([0, 0, 0, 0]);
+  });
+
+  it('should wake who lent it when the puller has nothing better to do, and once', () => {
+    const pair = makePair();
+    pair.perform(PREFILL, lend);
+    pair.begin();
+    pair.perform(DECODE, { kind: 'pull', id: 1, offer: pair.offer(), blocks: PULLED });
+    pair.reach(LAYERS);
+    expect(pair.told).toContain(`${DECODE} TRANSFER_DONE`);
+    expect(pair.rung()).not.toContain(0);
+    pair.tellHolders();
+    pair.tellHolders();
+    expect(pair.rung()).toEqual([0]);
   });
 
   it('should not have come, where a bit of it is another one by the time that all is there', () => {
