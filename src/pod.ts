@@ -38,7 +38,7 @@ export interface Pod extends AsyncDisposable {
     prompt: string | readonly ChatMessage[] | Conversation,
     options?: { add_special_tokens?: boolean },
   ): Promise<{ token_ids: number[]; tokens: string[] }>;
-  /** Special tokens are left out unless asked for. */
+  /** Special tokens are left out unless asked for. @throws `context_length_exceeded` for more than the model's context length */
   detokenize(tokenIds: readonly number[], options?: { skip_special_tokens?: boolean }): Promise<string>;
   /**
    * Plans experts' places on what was routed so far, now and not when the period is over, and moves them while requests run, if that is predicted better. What became

@@ -26,7 +26,9 @@ export async function tokenize(service: Service, body: JsonObject): Promise<Resp
 export async function detokenize(service: Service, body: JsonObject): Promise<Response> {
   const { model, tokens } = parseRequest(detokenizeSchema, body);
   checkModel(service, model);
-  const { vocab_size } = service.pod.model;
+  const { vocab_size, context_length } = service.pod.model;
+  if (tokens.length > context_length)
+    throw invalid('tokens', `the model's context length is ${context_length} tokens; these are ${tokens.length}`, 'context_length_exceeded');
   const wrong = tokens.findIndex((id) => id >= vocab_size);
   if (wrong >= 0) throw invalid(`tokens[${wrong}]`, `must be a token id, an integer from 0 to ${vocab_size - 1}`);
   return Response.json({ prompt: await service.pod.detokenize(tokens) });

@@ -66,9 +66,17 @@ function jsonOf(value: object, param: string): string {
   }
 }
 
-/** @throws `invalid_request` where they are none */
-export const tokenIdsOf = (token_ids: readonly number[]): number[] =>
-  parseOptions(z.object({ token_ids: z.array(tokenId) }), { token_ids }, 'detokenize').token_ids;
+/**
+ * @throws `invalid_request` where they are none, `context_length_exceeded` for more than a text of the model can have: on the control thread, which makes their
+ * text, each million takes half a second in which nothing else begins
+ */
+export function tokenIdsOf(token_ids: readonly number[], context_length: number): number[] {
+  if (isArray(token_ids) && token_ids.length > context_length)
+    throw new MinipodError('context_length_exceeded', `token_ids: the model's context length is ${context_length} tokens; these are ${token_ids.length}`, {
+      param: 'token_ids',
+    });
+  return parseOptions(z.object({ token_ids: z.array(tokenId) }), { token_ids }, 'detokenize').token_ids;
+}
 
 const kvEventsSchema = z.object({ dp_group: z.int(), from: z.int().min(0) });
 

@@ -166,7 +166,7 @@ export class LivePod implements Pod {
   }
 
   async detokenize(token_ids: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
-    return this.#ask((remote) => remote.detokenize(tokenIdsOf(token_ids), skip_special_tokens) as Promise<Outcome<string>>);
+    return this.#ask((remote) => remote.detokenize(tokenIdsOf(token_ids, this.model.context_length), skip_special_tokens) as Promise<Outcome<string>>);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {

@@ -244,7 +244,7 @@ export class VirtualPod implements Pod {
 
   async detokenize(token_ids: readonly number[], { skip_special_tokens = true }: { skip_special_tokens?: boolean } = {}): Promise<string> {
     this.#checkOpen();
-    return this.control.frontend.detokenize(tokenIdsOf(token_ids), skip_special_tokens);
+    return this.control.frontend.detokenize(tokenIdsOf(token_ids, this.model.context_length), skip_special_tokens);
   }
 
   async createContext(prompt: Prompt, options: ContextOptions = {}): Promise<ContextInfo> {

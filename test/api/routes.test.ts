@@ -26,6 +26,11 @@ describe('routes', () => {
     expect((await ask(app, '/tokenize', { messages: [{ role: 'user', content: 'a' }] })).count).toBe(8);
     expect(await ask(app, '/detokenize', { tokens: [104, 0xc3, 0xa9] })).toEqual({ prompt: 'hé' });
     expect(await refusal(app, '/detokenize', { tokens: [1, 258] })).toMatchObject({ status: 400, param: 'tokens[1]' });
+    expect(await refusal(app, '/detokenize', { tokens: new Array(513).fill(104) })).toMatchObject({
+      status: 400,
+      param: 'tokens',
+      code: 'context_length_exceeded',
+    });
     expect(await refusal(app, '/tokenize', {})).toMatchObject({ status: 400, param: 'prompt' });
     expect(await refusal(app, '/tokenize', { prompt: 'a', messages: [{ role: 'user', content: 'a' }] })).toMatchObject({ status: 400, param: 'prompt' });
   });

@@ -41,6 +41,17 @@ describe('what is called as no program with types would call it', () => {
     await expect(pod.detokenize(ids as never)).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringMatching(/token_ids.*(array|integer)/) });
   });
 
+  it('detokenize of more than a text of the model can have is refused', async () => {
+    const { context_length } = pod.model;
+    expect(await pod.detokenize(new Array(context_length).fill(70))).not.toBe('');
+    const wrong = {
+      code: 'context_length_exceeded',
+      param: 'token_ids',
+      message: expect.stringMatching(new RegExp(`${context_length} .* ${context_length + 1}`)),
+    };
+    await expect(pod.detokenize(new Array(context_length + 1).fill(70))).rejects.toMatchObject(wrong);
+  });
+
   it.each([
     [0, -3, 'from'],
     [0, 1.5, 'from'],
