@@ -59,14 +59,19 @@ export class Admission {
     return this.#stopped;
   }
 
-  /** Throws 429 when full and 503 when stopping. */
-  enter(client: AbortSignal): Lease {
+  /** Throws 429 when full and 503 when stopping, so that nobody is read first who could not enter. */
+  check(): void {
     if (this.#stopped) throw new MinipodError('closed', 'the server is closing and takes no new requests');
     if (this.#leases.size >= this.#concurrency)
       throw new ApiError(429, `This server works on ${this.#concurrency} requests at once and no more; try again shortly.`, {
         code: 'concurrency_limit',
         headers: retryAfter(500),
       });
+  }
+
+  /** Throws as `check` does. */
+  enter(client: AbortSignal): Lease {
+    this.check();
     const lease = new Lease(client, (released) => {
       this.#leases.delete(released);
       if (this.#leases.size === 0 && this.#stopped) this.#idle.resolve();

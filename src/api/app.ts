@@ -175,10 +175,13 @@ function route(app: Hono<Env>, path: string, handlers: Partial<Record<'GET' | 'P
 /** The lease ends with the answer; a stream takes it along and ends it itself. */
 function generateRoute(service: Service, generate: Generate): Handler<Env> {
   return async (c) => {
+    service.admission.check();
+    // Who has not said all yet takes nobody's place, and no server that drains waits for him.
+    const body = await readJson(c.req.raw, service.body_limit_bytes);
     const lease = service.admission.enter(c.req.raw.signal);
     let response: Response | undefined;
     try {
-      response = await generate(service, await readJson(c.req.raw, service.body_limit_bytes), lease, callOf(c));
+      response = await generate(service, body, lease, callOf(c));
       return response;
     } finally {
       if (response === undefined || !isEventStream(response)) lease.release();

@@ -3,8 +3,13 @@ import { connect, type Socket } from 'node:net';
 
 export type RawRequest = { readonly socket: Socket; received(): string };
 
-export async function rawPost(port: number, path: string, body: object): Promise<RawRequest> {
+export const rawPost = (port: number, path: string, body: object): Promise<RawRequest> => {
   const text = JSON.stringify(body);
+  return rawText(port, path, text, Buffer.byteLength(text));
+};
+
+/** `announced`: more bytes than the text has are never sent. */
+export async function rawText(port: number, path: string, text: string, announced: number): Promise<RawRequest> {
   const socket = connect(port, '127.0.0.1');
   await new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve);
@@ -15,6 +20,6 @@ export async function rawPost(port: number, path: string, body: object): Promise
   socket.on('data', (data: Buffer) => {
     received += data.toString('latin1');
   });
-  socket.write(`POST ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`);
+  socket.write(`POST ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${announced}\r\n\r\n${text}`);
   return { socket, received: () => received };
 }

@@ -3,7 +3,7 @@ import { type ApiServer, type ServeOptions, serve } from '../../src/api/index.ts
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { type Answer, parseEvents } from './ask.ts';
 import { FakePod, type Faults } from './fake-pod.ts';
-import { rawPost } from './raw-http.ts';
+import { rawPost, rawText } from './raw-http.ts';
 
 const JSON_TYPE = { 'content-type': 'application/json' };
 const completion = (server: ApiServer, body: object): Promise<Response> =>
@@ -74,6 +74,23 @@ describe('serve', () => {
     await expect.poll(async () => (await fetch(`${server.url}/health`)).status).toBe(200);
     pod.faults = {};
     await expect.poll(async () => (await completion(server, { max_tokens: 1 })).status).toBe(200);
+  });
+
+  it('should neither count nor wait for a client that has not said all', async () => {
+    const { server } = await start({}, { concurrency: 1 });
+    const client = await rawText(server.port, '/v1/completions', '{"prompt":', 100);
+    const half = await rawText(server.port, '/v1/contexts', '', 2 ** 20);
+    for (let time = 0; time < 3; time++) expect((await completion(server, { max_tokens: 1 })).status).toBe(200);
+    expect(server.active).toBe(0);
+    client.socket.write(`"x", "max_tokens": 1}${' '.repeat(69)}`);
+    await expect.poll(() => client.received()).toMatch(/^HTTP\/1.1 200 /);
+    const late = await rawText(server.port, '/v1/completions', '{"prompt":', 100);
+    await expect.poll(async () => (await fetch(`${server.url}/health`)).status).toBe(200);
+    const closed = server.close({ drain_ms: 2 ** 30 });
+    late.socket.write(`"x", "max_tokens": 1}${' '.repeat(69)}`);
+    expect(await closed).toEqual({ cut: 0 });
+    await expect.poll(() => late.received()).toMatch(/^HTTP\/1.1 503 .*"code":"closed"/s);
+    for (const { socket } of [client, half, late]) socket.destroy();
   });
 
   it('should hold a generation back while its client does not read', async () => {
