@@ -1,4 +1,6 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { jsonLines, minipod, type Run, start } from './command.ts';
@@ -47,6 +49,22 @@ describe('minipod serve', () => {
     expect(text).toMatch(/"completion_tokens":300/);
     expect(text).toMatch(/data: \[DONE\]\n\n$/);
     expect(await running.ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  // It runs Node, whatever runs the tests.
+  it.skipIf('Deno' in globalThis)('should hear the SIGTERM that npm start is sent, which npm passes on to its shell alone', async () => {
+    const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: { start: string } };
+    const PATH = `node_modules/.bin:${process.env['PATH']}`;
+    const shell = spawn('sh', ['-c', `${scripts.start} --port 0 --json`], { env: { ...process.env, PATH }, stdio: ['ignore', 'pipe', 'inherit'] });
+    const [line] = (await once(shell.stdout, 'data')) as [Buffer];
+    const { pid } = JSON.parse(String(line)) as { pid: number };
+    try {
+      process.kill(shell.pid ?? 0, 'SIGTERM');
+      expect(await once(shell, 'exit')).toEqual([0, null]);
+      expect(() => process.kill(pid, 0)).toThrow('ESRCH');
+    } finally {
+      if (shell.exitCode === null) process.kill(pid, 'SIGKILL');
+    }
   });
 
   it('should end what has not finished when the time to drain is over', async () => {
