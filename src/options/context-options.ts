@@ -10,7 +10,9 @@ export const contextOptionsSchema = z.strictObject({
   /** Default: drawn. */
   id: z
     .string()
-    .regex(/^[A-Za-z0-9_.:-]+$/, 'is made of letters, digits, and _ . : -')
+    .regex(/^[A-Za-z0-9_.:-]+$/, 'must be made of letters, digits, and _ . : -')
+    // Nobody could ask for it, or delete it, over HTTP.
+    .refine((id) => id !== '.' && id !== '..', 'must not be . or .., which are steps in the path of a URL')
     .max(LIMITS.context_id_length_max)
     .optional(),
   /** It is forgotten so many seconds after its creation. Default: never. */

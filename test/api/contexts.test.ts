@@ -91,7 +91,7 @@ describe('/v1/contexts', () => {
     expect(await wrong({})).toMatchObject({ status: 400, param: 'prompt', message: 'prompt: either prompt or messages must be given, and not both' });
     expect(await wrong({ prompt: ['a', 'b'] })).toMatchObject({ status: 400, param: 'prompt', message: expect.stringContaining('must be one prompt') });
     expect(await wrong({ prompt: [] })).toMatchObject({ status: 400, param: 'prompt' });
-    expect(await wrong({ prompt: 'a', id: 'a/b' })).toMatchObject({ status: 400, param: 'id' });
+    for (const id of ['a/b', '.', '..']) expect(await wrong({ prompt: 'a', id })).toMatchObject({ status: 400, param: 'id' });
     expect(await wrong({ prompt: 'a', ttl_seconds: 0 })).toMatchObject({ status: 400, param: 'ttl_seconds' });
     const unknown = 'expires_s: there is no such field; there are model, prompt, messages, id, ttl_seconds, cache_salt, add_special_tokens';
     expect(await wrong({ prompt: 'a', expires_s: 60 })).toMatchObject({ status: 400, param: 'expires_s', message: unknown });
