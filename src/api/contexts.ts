@@ -3,14 +3,15 @@
  * @module
  */
 import { contextNotFound } from '../flowserve/frontend/contexts.ts';
-import type { ChatMessage, Prompt } from '../protocol/prompt.ts';
+import type { Conversation, Prompt } from '../protocol/prompt.ts';
 import type { ContextInfo } from '../results.ts';
 import type { Lease } from './admission.ts';
 import type { JsonObject } from './body.ts';
 import { invalid } from './errors.ts';
 import { parsePrompts } from './prompts.ts';
-import { contextSchema, parseRequest } from './schemas.ts';
+import { type ChatRequest, contextSchema, parseRequest } from './schemas.ts';
 import { checkModel, type Service } from './service.ts';
+import { toolUse } from './tools.ts';
 
 const objectOf = ({ pod }: Service, { id, tokens, created, expires }: ContextInfo) => ({
   id,
@@ -24,9 +25,10 @@ const objectOf = ({ pod }: Service, { id, tokens, created, expires }: ContextInf
 
 /** Answers when its prompt is computed: whoever asks for it from then on finds it. Nothing is kept for a client that has gone away by then. */
 export async function createContext(service: Service, body: JsonObject, lease: Lease): Promise<Response> {
-  const { model, prompt, messages, id, ttl_seconds, cache_salt, add_special_tokens } = parseRequest(contextSchema, body);
+  const { model, prompt, messages, tools, chat_template_kwargs, id, ttl_seconds, cache_salt, add_special_tokens } = parseRequest(contextSchema, body);
   checkModel(service, model);
-  const context = await service.pod.createContext(messages === undefined ? soloPrompt(service, prompt) : conversation(service, messages), {
+  const kept = messages === undefined ? soloPrompt(service, prompt) : conversation(service, { messages, tools, chat_template_kwargs });
+  const context = await service.pod.createContext(kept, {
     ...{ id, expires_s: ttl_seconds, cache_salt, add_special_tokens, signal: lease.signal },
   });
   return Response.json(objectOf(service, context));
@@ -58,7 +60,8 @@ function soloPrompt({ pod }: Service, value: unknown): Prompt {
   return prompt;
 }
 
-function conversation({ pod }: Service, messages: readonly ChatMessage[]): Prompt {
+/** A template writes tools before all messages: chats that have some find the beginning of their prompt here only if it has the same. */
+function conversation({ pod, tool_call_parser }: Service, { tools, ...said }: Conversation & Pick<ChatRequest, 'tools'>): Conversation {
   if (!pod.model.has_chat_template) throw invalid('messages', `the model ${pod.model.name} has no chat template; pass prompt`);
-  return messages;
+  return { ...said, tools: toolUse({ tools }, tool_call_parser).tools };
 }

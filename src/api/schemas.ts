@@ -86,6 +86,7 @@ export const contextSchema = z
     model: z.string().optional(),
     prompt: z.unknown().optional(),
     messages: messagesSchema.optional(),
+    ...conversationShape,
     id: context.id,
     ttl_seconds: context.expires_s,
     cache_salt: context.cache_salt,
@@ -94,6 +95,11 @@ export const contextSchema = z
   .refine(({ prompt, messages: chat }) => (prompt === undefined) !== (chat === undefined), {
     error: 'either prompt or messages must be given, and not both',
     path: ['prompt'],
+  })
+  .refine(({ messages: chat, tools }) => chat !== undefined || tools.length === 0, { error: 'only together with messages', path: ['tools'] })
+  .refine(({ messages: chat, chat_template_kwargs }) => chat !== undefined || Object.keys(chat_template_kwargs).length === 0, {
+    error: 'only together with messages',
+    path: ['chat_template_kwargs'],
   });
 
 export const tokenizeSchema = z

@@ -18,7 +18,7 @@ const NO_TOOLS: ToolUse = { tools: [], parser: null };
 const unsupported = (param: string, message: string): ApiError => new ApiError(400, `${param}: ${message}`, { param, code: 'unsupported_parameter' });
 
 /** `parser`: the server's, where it parses calls. */
-export function toolUse({ tools, tool_choice }: ChatRequest, parser: ToolCallParserName | null): ToolUse {
+export function toolUse({ tools, tool_choice }: Pick<ChatRequest, 'tools' | 'tool_choice'>, parser: ToolCallParserName | null): ToolUse {
   if (tool_choice === 'none') return NO_TOOLS;
   if (tools.length === 0) {
     if (tool_choice === undefined || tool_choice === 'auto') return NO_TOOLS;

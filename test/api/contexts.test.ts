@@ -93,7 +93,10 @@ describe('/v1/contexts', () => {
     expect(await wrong({ prompt: [] })).toMatchObject({ status: 400, param: 'prompt' });
     for (const id of ['a/b', '.', '..']) expect(await wrong({ prompt: 'a', id })).toMatchObject({ status: 400, param: 'id' });
     expect(await wrong({ prompt: 'a', ttl_seconds: 0 })).toMatchObject({ status: 400, param: 'ttl_seconds' });
-    const unknown = 'expires_s: there is no such field; there are model, prompt, messages, id, ttl_seconds, cache_salt, add_special_tokens';
+    for (const field of [{ tools: [{ type: 'function', function: { name: 'f' } }] }, { chat_template_kwargs: { a: 1 } }])
+      expect(await wrong({ prompt: 'a', ...field })).toMatchObject({ status: 400, param: Object.keys(field)[0] });
+    const unknown =
+      'expires_s: there is no such field; there are model, prompt, messages, tools, chat_template_kwargs, id, ttl_seconds, cache_salt, add_special_tokens';
     expect(await wrong({ prompt: 'a', expires_s: 60 })).toMatchObject({ status: 400, param: 'expires_s', message: unknown });
     expect(await wrong({ prompt: 'a', model: 'other' })).toMatchObject({ status: 404, code: 'model_not_found' });
     expect(await refusal(app, '/v1/completions', { prompt: 'a', context_id: 'x', echo: true })).toMatchObject({ status: 400, param: 'echo' });

@@ -199,6 +199,19 @@ describe('reasoning and tool calls', () => {
     expect(await pod.detokenize(tokens)).toBe(list + rendered);
   });
 
+  it('should be part of a context, which chats with the same tools go on from', async () => {
+    const context = { messages, tools, chat_template_kwargs: { enable_thinking: false } };
+    const { id, tokens } = await ask(hermes, '/v1/contexts', context);
+    const chat = { ...context, messages: [{ role: 'user', content: 'Rome?' }], max_tokens: 1, return_token_ids: true };
+    const onward = await ask(hermes, PATH, { ...chat, context_id: id });
+    const whole = await ask(hermes, PATH, { ...chat, messages: [...messages, ...chat.messages], cache_salt: 'cold' });
+    expect(onward.prompt_token_ids).toEqual(whole.prompt_token_ids);
+    // Of the context all but what the template writes at an end.
+    expect(onward.usage.prompt_tokens_details.cached_tokens).toBeGreaterThan(tokens / 2);
+    expect(await refusal(bare, '/v1/contexts', context)).toMatchObject({ status: 400, param: 'tools', code: 'unsupported_parameter' });
+    expect((await hermes.request(`/v1/contexts/${id}`, { method: 'DELETE' })).status).toBe(200);
+  });
+
   it('should refuse what no server without guided decoding can promise, and what this one is not set up for', async () => {
     const named = { type: 'function', function: { name: 'get_weather' } };
     const cases: [App, object, string, RegExp][] = [
