@@ -49,7 +49,7 @@ async function withProgress(file: string, reader: TraceReader, header: RunHeader
 export function lookLines(look: StepLook): string[] {
   const { record, act, state_before, divergence, chain, is_chain_whole, led_to } = look;
   const { to, from, time_us, thread, number, message, state, is_expected, machine } = act;
-  const birth = machine === null ? '' : `, a ${machine} that begins with it`;
+  const birth = machine === null ? '' : `, which begins the life of this ${machine}`;
   return [
     `STEP ${grouped(record)}, ${ms(time_us)}: ${from} → ${to}: ${message?.type ?? 'its beginning'} (act ${grouped(number)} of thread ${thread})`,
     ...(divergence === null ? [] : [`this minipod does otherwise from step ${grouped(divergence.record)} on (${divergence.actor}: ${divergence.difference})`]),

@@ -250,7 +250,7 @@ const launchOf = (life: string, npu: Address): string => `${life} ${npu}`;
 
 function compare(record: ActRecord, act: Act, prompts: Prompts, differs: (difference: string, command?: number | null) => Divergence): Divergence | null {
   const born = act.birth?.machine.id ?? null;
-  if (born !== record.machine) return differs(`${born === null ? 'nobody' : `a ${born}`} comes to life now, and ${record.machine ?? 'nobody'} did`);
+  if (born !== record.machine) return differs(`${born ?? 'nobody'} comes to life now, and ${record.machine ?? 'nobody'} did`);
   const recorded = record.commands.length;
   const commands = act.commands.map((command) => commandChecksum(command, prompts));
   const other = commands.findIndex((checksum, at) => at < recorded && checksum !== record.commands[at]);
