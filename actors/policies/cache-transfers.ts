@@ -139,10 +139,13 @@ export class CacheTransfers {
     const { space, path } = holding;
     const nodes: PrefixNode[] = [];
     const taken: number[] = [];
+    let isNew = false;
     for (let index = 0; index < addresses.length; index++) {
       const at = path.length * this.#limits.block_size;
       if (at + this.#limits.block_size > tokens.length) break;
-      const known = this.#tree.find(space, path, tokens, at);
+      // Behind one that was not known nothing is.
+      const known: PrefixNode = isNew ? NO_NODE : this.#tree.find(space, path, tokens, at);
+      isNew = known === NO_NODE;
       // What is here by now need not be fetched; what is on its way here is waited for another time.
       if (known !== NO_NODE && (this.#nodes.moving[known] !== 0 || this.#nodes.hbm[known] === NO_BLOCK)) break;
       const node = known === NO_NODE ? this.#tree.add(space, path, tokens, at) : known;

@@ -5,7 +5,7 @@
  */
 import type { AddressSpace } from '../../fabric/address-space.ts';
 import type { BlockPool } from '../../fabric/block-pool.ts';
-import { assert, MinipodError } from '../../protocol/errors.ts';
+import { assert, invariantBroken, MinipodError } from '../../protocol/errors.ts';
 import type { TierBlocks, TierCopy } from '../../protocol/transfers.ts';
 import type { Directory } from '../../runtime/directory.ts';
 import { type AnyPodPlan, onDie } from '../pod-plan.ts';
@@ -49,34 +49,44 @@ export class KvCopies {
   }
 
   #copy(target: number, to: TierBlocks, source: number, from: TierBlocks): number {
-    const { space, directory, plan } = this.#options;
-    const { block_bytes } = onDie(plan, target, directory.dieOfNpu(target)).kv;
+    const { space } = this.#options;
+    // Once for all of them: to find out where an NPU has its blocks takes as long as to copy one.
+    const [targets, sources] = [this.#placeOf(target, to.tier), this.#placeOf(source, from.tier)];
+    const [targetSums, sourceSums] = [this.#sumsOf(target), this.#sumsOf(source)];
+    const pool = to.tier === 'hbm' ? this.#pools.get(target) : undefined;
+    const { block_bytes } = targets;
     const damaged: number[] = [];
-    for (const [index, block] of to.blocks.entries()) {
+    for (let index = 0; index < to.blocks.length; index++) {
+      const [block, read] = [to.blocks[index] as number, from.blocks[index] as number];
       // Who was lent what lay here before must see that it does no longer.
-      if (to.tier === 'hbm') this.#pools.get(target)?.renew(block);
-      const [here, there] = [this.#addressOf(target, to.tier, block), this.#addressOf(source, from.tier, from.blocks[index] as number)];
+      pool?.renew(block);
+      const [here, there] = [addressOf(targets, block), addressOf(sources, read)];
       space.copy(here, there, block_bytes);
-      const sum = from.tier === 'hbm' ? this.#sumsOf(source)?.of(from.blocks[index] as number) : this.#inDram.get(there);
+      const sum = from.tier === 'hbm' ? sourceSums?.of(read) : this.#inDram.get(there);
       if (to.tier === 'dram') this.#inDram.set(here, sum ?? NOT_SUMMED);
-      else this.#sumsOf(target)?.set(block, sum ?? NOT_SUMMED);
+      else targetSums?.set(block, sum ?? NOT_SUMMED);
       // Or its block of HBM would be blamed for it.
-      if (from.tier === 'dram' && this.#sumsOf(target)?.isSound(block) === false) damaged.push(from.blocks[index] as number);
+      if (from.tier === 'dram' && targetSums?.isSound(block) === false) damaged.push(read);
     }
     if (damaged.length > 0) throw new DramDamage(source, damaged);
     return to.blocks.length * block_bytes;
   }
 
-  #addressOf(npu: number, tier: TierBlocks['tier'], block: number): number {
+  #placeOf(npu: number, tier: TierBlocks['tier']): TierPlace {
     const { plan, directory } = this.#options;
     const die = directory.dieOfNpu(npu);
     const { address, block_bytes, blocks } = onDie(plan, npu, die).kv;
-    if (tier === 'hbm') {
-      assert(block >= 0 && block < blocks, `NPU ${npu} has ${blocks} KV blocks, and block ${block} is copied`);
-      return address + block * block_bytes;
-    }
+    if (tier === 'hbm') return { npu, tier, address, block_bytes, blocks };
     const dram = plan.drams[die];
-    assert(dram !== undefined && block >= 0 && (block + 1) * block_bytes <= dram.bytes, `there is no block ${block} of DRAM below NPU ${npu}`);
-    return dram.base + block * block_bytes;
+    assert(dram !== undefined, `there is no DRAM below NPU ${npu}`);
+    return { npu, tier, address: dram.base, block_bytes, blocks: Math.floor(dram.bytes / block_bytes) };
   }
+}
+
+/** The blocks of an NPU's tier. */
+type TierPlace = { readonly npu: number; readonly tier: TierBlocks['tier']; readonly address: number; readonly block_bytes: number; readonly blocks: number };
+
+function addressOf({ npu, tier, address, block_bytes, blocks }: TierPlace, block: number): number {
+  if (block < 0 || block >= blocks) invariantBroken(`NPU ${npu} has ${blocks} blocks of ${tier}, and block ${block} is copied`);
+  return address + block * block_bytes;
 }
