@@ -1,5 +1,6 @@
 /** What a cache's blocks hold, in all tiers, position by position, and the sequences that read and write them: the oracle of the cache's tests. */
-import { expect } from 'vitest';
+// As in xccl/transfers.ts: of what the test took, nine tenths were vitest's expect, called a few hundred thousand times.
+import assert from 'node:assert/strict';
 import type { Holding } from '../../actors/policies/cache-holding.ts';
 import type { RemoteCopy } from '../../actors/policies/cache-transfers.ts';
 import { type CacheLimits, RelationalTensorCache } from '../../actors/policies/relational-tensor-cache.ts';
@@ -109,7 +110,7 @@ export class CacheMemory {
     const { cache } = this;
     const byId = context === null ? null : cache.matchByID(context, space, tokens, tokens.length - 1, request);
     const holding = byId ?? cache.matchByPrefixToken(space, tokens, tokens.length - 1, request);
-    expect(holding.known).toBeLessThan(tokens.length);
+    assert.ok(holding.known < tokens.length);
     this.#expectSound(holding.blocks);
     this.#checkRead(holding, tokens, holding.known);
     const found = holding.known + holding.swapped.length * BLOCK;
@@ -143,7 +144,7 @@ export class CacheMemory {
       const given = missing === 1 ? [cache.appendBlock(holding)] : cache.allocBlocks(holding, missing);
       this.#expectSound(given);
       for (const block of given) {
-        expect(taken.has(block)).toBe(false);
+        assert.equal(taken.has(block), false);
         this.#hbm.delete(block);
       }
     }
@@ -176,7 +177,7 @@ export class CacheMemory {
       const taken = new Set(
         [...this.running.filter(({ holding }) => !targets.every((block) => holding.blocks.includes(block))), ...this.#underWay].flatMap(usedBy),
       );
-      for (const block of targets) expect(taken.has(block)).toBe(false);
+      for (const block of targets) assert.equal(taken.has(block), false);
       for (const block of targets) this.#hbm.delete(block);
     } else for (const block of targets) this.#dram.delete(block);
     this.#underWay.push({ transfer, isPerformed: false });
@@ -197,24 +198,24 @@ export class CacheMemory {
     this.#stored.hear(this.cache.events);
     const { held: holdings, nobodys, free: unused } = this.#places();
     const held = holdings.size;
-    expect([cache.used, cache.transfers.blocks]).toEqual([held, nobodys.size]);
-    expect([cache.mapped_out, cache.mapped_out_dram]).toEqual([this.#bad.size, this.#badDram.size]);
+    assert.deepEqual([cache.used, cache.transfers.blocks], [held, nobodys.size]);
+    assert.deepEqual([cache.mapped_out, cache.mapped_out_dram], [this.#bad.size, this.#badDram.size]);
     this.#expectSound(unused);
-    for (const block of unused) expect(holdings.has(block) || nobodys.has(block)).toBe(false);
-    expect(unused.length + cache.cached + held + nobodys.size).toBe(this.#limits.blocks - this.#bad.size);
+    for (const block of unused) assert.equal(holdings.has(block) || nobodys.has(block), false);
+    assert.equal(unused.length + cache.cached + held + nobodys.size, this.#limits.blocks - this.#bad.size);
     for (const { holding, lost } of this.running) this.#expectSound(holding.blocks.filter((block) => !lost.has(block)));
     const free = cache.blocks - held - cache.transfers.blocks;
-    expect(cache.canAllocate(free)).toBe(true);
-    expect(cache.canAllocate(free + 1)).toBe(false);
+    assert.equal(cache.canAllocate(free), true);
+    assert.equal(cache.canAllocate(free + 1), false);
     // What a copy to DRAM writes is nobody else's, even if it was given up.
     const written = this.#underWay.flatMap(({ transfer: { to } }) => (to.tier === 'dram' ? to.blocks : []));
-    expect(new Set(written).size).toBe(written.length);
+    assert.equal(new Set(written).size, written.length);
     // And what is read from there stays until it has been, though it was forgotten.
     const read = this.#underWay.flatMap(({ transfer: { kind, from } }) => (kind === 'swap-in' ? from.blocks : []));
     const known = written.filter((block) => !this.#badDram.has(block)).length + this.#stored.CPU.size;
-    expect(cache.dram_blocks_used).toBeGreaterThanOrEqual(known - read.filter((block) => this.#badDram.has(block)).length);
-    expect(cache.dram_blocks_used).toBeLessThanOrEqual(known + read.length);
-    expect(cache.dram_blocks_used).toBeLessThanOrEqual(this.#limits.dram_blocks);
+    assert.ok(cache.dram_blocks_used >= known - read.filter((block) => this.#badDram.has(block)).length);
+    assert.ok(cache.dram_blocks_used <= known + read.length);
+    assert.ok(cache.dram_blocks_used <= this.#limits.dram_blocks);
   }
 
   /** Everybody leaves, and everything is dropped: nothing is left. */
@@ -224,12 +225,12 @@ export class CacheMemory {
     while (this.#underWay.length > 0) this.arrive(0);
     this.check();
     // Whoever was told of the cache's blocks knows exactly those.
-    expect(this.#stored.GPU.size).toBe(cache.cached);
+    assert.equal(this.#stored.GPU.size, cache.cached);
     this.takeAll();
     cache.drop();
     this.check();
-    expect([cache.used, cache.cached, cache.dram_blocks_used, cache.transfers.size]).toEqual([0, 0, 0, 0]);
-    expect([this.#stored.GPU.size, this.#stored.CPU.size]).toEqual([0, 0]);
+    assert.deepEqual([cache.used, cache.cached, cache.dram_blocks_used, cache.transfers.size], [0, 0, 0, 0]);
+    assert.deepEqual([this.#stored.GPU.size, this.#stored.CPU.size], [0, 0]);
   }
 
   /** Whoever asks for all blocks that there are gets each once, but those that somebody has, and those that went bad. */
@@ -240,7 +241,10 @@ export class CacheMemory {
     const all = cache.matchByPrefixToken('', [], 0);
     const given = cache.allocBlocks(all, cache.blocks - held.size - nobodys.size);
     for (const block of given) this.#hbm.delete(block);
-    expect(given.toSorted((a, b) => a - b)).toEqual(others.filter((block) => !this.#bad.has(block)));
+    assert.deepEqual(
+      given.toSorted((a, b) => a - b),
+      others.filter((block) => !this.#bad.has(block)),
+    );
     cache.free(all);
   }
 
@@ -254,8 +258,8 @@ export class CacheMemory {
   /** They are blocks, each once, and none that went bad. */
   #expectSound(blocks: readonly number[], tier: 'hbm' | 'dram' = 'hbm'): void {
     const [count, bad] = tier === 'hbm' ? [this.#limits.blocks, this.#bad] : [this.#limits.dram_blocks, this.#badDram];
-    expect(new Set(blocks).size).toBe(blocks.length);
-    for (const block of blocks) expect([block, block >= 0 && block < count && !bad.has(block)]).toEqual([block, true]);
+    assert.equal(new Set(blocks).size, blocks.length);
+    for (const block of blocks) assert.ok(block >= 0 && block < count && !bad.has(block), `block ${block}`);
   }
 
   /** Any block, or one that is moved, or held. `leaves`: who waits for a transfer of its blocks waits no more. */
@@ -301,7 +305,7 @@ export class CacheMemory {
       }
       const block = holding.blocks[index] as number;
       this.#expectSound([block]);
-      expect(taken.has(block)).toBe(false);
+      assert.equal(taken.has(block), false);
       const known = Math.max(sequence.computed, holding.known);
       this.#hbm.set(block, this.#cells.of(holding.space, tokens, Math.min((index + 1) * BLOCK, known)).slice(index * BLOCK));
     }
@@ -310,7 +314,7 @@ export class CacheMemory {
   /** Read by position, each must hold what its own tokens say. */
   #checkRead({ space, blocks }: Holding, tokens: readonly number[], positions: number): void {
     const read = Array.from({ length: positions }, (_, at) => this.#hbm.get(blocks[Math.floor(at / BLOCK)] as number)?.[at % BLOCK]);
-    expect(read).toEqual(this.#cells.of(space, tokens, positions));
+    assert.deepEqual(read, this.#cells.of(space, tokens, positions));
   }
 
   #taken(sequence: Sequence): Set<number> {
@@ -357,7 +361,7 @@ export class CacheMemory {
     const { from, to } = one.transfer;
     const source = 'addresses' in from ? this.#remote : from.tier === 'hbm' ? this.#hbm : this.#dram;
     const target = to.tier === 'hbm' ? this.#hbm : this.#dram;
-    if ('addresses' in from) for (const generation of from.generations) expect(generation).toBe(GENERATION);
+    if ('addresses' in from) for (const generation of from.generations) assert.equal(generation, GENERATION);
     blocksOf(from).forEach((block, index) => {
       const at = blocksOf(to)[index] as number;
       const isBad = to.tier === 'hbm' ? this.#bad.has(at) : this.#badDram.has(at);

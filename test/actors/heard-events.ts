@@ -1,5 +1,5 @@
 /** What somebody who is told of a cache's KV events knows of it. */
-import { expect } from 'vitest';
+import assert from 'node:assert/strict';
 import type { KvEventLog } from '../../actors/policies/kv-events.ts';
 import type { KvEvent } from '../../src/protocol/kv-events.ts';
 
@@ -18,7 +18,7 @@ export class HeardEvents {
   hear(log: KvEventLog): void {
     log.endBatch();
     for (const { seq, events } of log.since(this.#seq).batches) {
-      expect(seq).toBe(this.#seq++);
+      assert.equal(seq, this.#seq++);
       for (const event of events) this.#hear(event);
     }
   }
@@ -31,14 +31,14 @@ export class HeardEvents {
     }
     const stored = this[event.medium];
     if (event.type === 'BlockRemoved') {
-      for (const hash of event.block_hashes) expect(stored.delete(hash)).toBe(true);
+      for (const hash of event.block_hashes) assert.equal(stored.delete(hash), true);
       return;
     }
     const { parent_block_hash: parent, block_hashes, token_ids } = event;
-    expect(token_ids.length).toBe(block_hashes.length * this.#block_size);
-    if (parent !== null) expect(this.GPU.has(parent) || this.CPU.has(parent)).toBe(true);
+    assert.equal(token_ids.length, block_hashes.length * this.#block_size);
+    if (parent !== null) assert.equal(this.GPU.has(parent) || this.CPU.has(parent), true);
     for (const hash of block_hashes) {
-      expect(stored.has(hash)).toBe(false);
+      assert.equal(stored.has(hash), false);
       stored.add(hash);
     }
   }
