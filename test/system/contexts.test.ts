@@ -108,4 +108,17 @@ describe('contexts on a virtual clock', () => {
       expect((await pod.complete(BOOK, { max_tokens: 1 })).usage.cached_tokens).toBe(0);
     });
   });
+
+  it('should make room for others when their time is over, though nobody asks for contexts any more', async () => {
+    await withPod({ ...HASH, kv_blocks: 12 }, async (pod) => {
+      await pod.createContext(BOOK, { id: 'book', expires_s: 0.001 });
+      const others = async (): Promise<number> => {
+        await pod.complete([7, ...BOOK, ...BOOK], { max_tokens: 20, ignore_eos: true });
+        return (await pod.stats()).uptime_seconds;
+      };
+      while ((await others()) < 0.002);
+      for (let request = 0; request < 6; request++) await pod.complete([request, ...BOOK, ...BOOK], { max_tokens: 20, ignore_eos: true });
+      expect((await pod.complete(BOOK, { max_tokens: 1 })).usage.cached_tokens).toBe(0);
+    });
+  });
 });

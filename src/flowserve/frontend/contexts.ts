@@ -4,7 +4,7 @@
  *
  * Each `cache_salt` has its ids for itself: another tenant's are neither found nor listed, nor in the way of one's own.
  *
- * Time is looked at when somebody calls: a context that is over is forgotten before anything else happens, and an idle pod needs no timer.
+ * Time is looked at when somebody calls, for whatever: a context that is over is forgotten before anything else happens, and an idle pod needs no timer.
  * @module
  */
 import type { ContextRecord, CreateContextCall, PromptRecord } from '../../protocol/caller.ts';
@@ -38,6 +38,8 @@ export class Contexts {
   readonly #ports: ContextsPorts;
   readonly #byKey = new Map<string, KeptContext>();
   #next = 1;
+  /** None is over before: what each call of the pod asks. */
+  #soonest_ms = Number.POSITIVE_INFINITY;
 
   constructor(ports: ContextsPorts) {
     this.#ports = ports;
@@ -46,7 +48,7 @@ export class Contexts {
   /** @throws `invalid_request` for an id that is taken or a prompt that cannot be served, `overloaded` where there are too many */
   create(call: CreateContextCall): ContextRecord {
     const { id, prompt, cache_salt, expires_ms, drawn = 0 } = call;
-    this.#forgetOver();
+    this.forgetOver();
     this.#next = Math.max(this.#next, drawn + 1);
     if (this.#find(id, cache_salt)) throw new MinipodError('invalid_request', `id: there is a context '${id}' already; delete it first`, { param: 'id' });
     if (this.#byKey.size >= CONTEXTS_MAX)
@@ -58,30 +60,43 @@ export class Contexts {
     const key = keyOf(own, cache_salt);
     const context = { id: own, token_count: tokens.length, created_ms, over_ms, prompt, tokens, cache_salt, key };
     this.#byKey.set(key, context);
+    if (over_ms >= 0) this.#soonest_ms = Math.min(this.#soonest_ms, over_ms);
     this.#ports.tellGroups(keepContext(key, cache_salt, tokens));
     return recordOf(context);
   }
 
   /** @throws `context_not_found` for one that is not there, or is of another salt */
   get(id: string, cache_salt: string): KeptContext {
-    this.#forgetOver();
+    this.forgetOver();
     const context = this.#find(id, cache_salt);
     if (context === undefined) throw contextNotFound(id);
     return context;
   }
 
   list(cache_salt: string): ContextRecord[] {
-    this.#forgetOver();
+    this.forgetOver();
     return [...this.#byKey.values()].filter((context) => context.cache_salt === cache_salt).map(recordOf);
   }
 
   /** False: there was none. Requests that run go on. */
   delete(id: string, cache_salt: string): boolean {
-    this.#forgetOver();
+    this.forgetOver();
     const context = this.#find(id, cache_salt);
     if (context === undefined) return false;
     this.#forget(context.key);
     return true;
+  }
+
+  /** Their KV is others' to take the place of. */
+  forgetOver(): void {
+    const now_ms = this.#ports.now_ms();
+    if (now_ms < this.#soonest_ms) return;
+    this.#soonest_ms = Number.POSITIVE_INFINITY;
+    for (const { key, over_ms } of this.#byKey.values()) {
+      if (over_ms < 0) continue;
+      if (over_ms <= now_ms) this.#forget(key);
+      else this.#soonest_ms = Math.min(this.#soonest_ms, over_ms);
+    }
   }
 
   #find(id: string, cache_salt: string): KeptContext | undefined {
@@ -92,11 +107,6 @@ export class Contexts {
   #forget(key: string): void {
     this.#byKey.delete(key);
     this.#ports.tellGroups(forgetContext(key));
-  }
-
-  #forgetOver(): void {
-    const now_ms = this.#ports.now_ms();
-    for (const { key, over_ms } of this.#byKey.values()) if (over_ms >= 0 && over_ms <= now_ms) this.#forget(key);
   }
 
   #newId(): string {

@@ -179,6 +179,7 @@ export class FrontendProcess {
     try {
       this.#ports.checkSampling?.(call.sampling);
       checkRank(call.data_parallel_rank, this.#ports.firstGroups);
+      this.contexts.forgetOver();
       const context = call.context_id === '' ? null : this.contexts.get(call.context_id, call.cache_salt);
       const unowned = sequencesOf(call, context, this.#config, this.#tokenizer, this.#ports.kv_positions);
       const { member, life } = this.#pick();

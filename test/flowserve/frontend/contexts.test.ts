@@ -30,6 +30,30 @@ describe('contexts', () => {
     expect(told.slice(3)).toEqual([forgetContext('now'), forgetContext('soon')]);
   });
 
+  it('should be forgotten one after the other, by whoever looks, and not before', () => {
+    const { contexts, create, told, clock } = makeContexts();
+    for (const [id, expires_ms] of [
+      ['third', 30],
+      ['first', 10],
+      ['never', -1],
+      ['second', 20],
+    ] as const)
+      create(id, '', expires_ms);
+    contexts.delete('third', '');
+    create('third', '', 40);
+    told.length = 0;
+    for (let ms = 0; ms <= 40; ms += 5) {
+      clock.now_ms = 1_000 + ms;
+      contexts.forgetOver();
+      const over = [
+        [10, 'first'],
+        [20, 'second'],
+        [40, 'third'],
+      ].filter(([end]) => Number(end) <= ms);
+      expect(told).toEqual(over.map(([, id]) => forgetContext(String(id))));
+    }
+  });
+
   it('should be each salt’s own', () => {
     const { contexts, create, told } = makeContexts();
     create('mine', 'a');
