@@ -5,6 +5,10 @@ import { LiveGeneration } from '../../src/calls/generation.ts';
 import { MinipodError } from '../../src/protocol/errors.ts';
 import { runs } from '../property-runs.ts';
 
+/** True: it is read; false: a chunk comes. Many in a row, so that what piles up is packed. */
+const runsOfActs = fc
+  .array(fc.tuple(fc.boolean(), fc.integer({ min: 1, max: 150 })), { maxLength: 8 })
+  .map((drawn) => drawn.flatMap(([isRead, times]) => Array.from({ length: times }, () => isRead)));
 const LOST = new MinipodError('worker_lost', 'gone');
 
 /** One that is read by hand; `cancels`: how often it was cancelled. */
@@ -18,8 +22,10 @@ function open() {
     generation,
     cancels: () => cancels,
     push: () => {
-      const nothing = { logprobs: null, finish: null, stop_string: null, stop_token: -1, parsed: null, cached: 0, drafted: 0 };
-      generation.push({ request: 1, choice: 0, index: pushed, text: `${pushed}`, token_ids: [pushed], ...nothing });
+      generation.push({
+        ...{ request: 1, choice: 0, index: pushed, text: `${pushed}`, token_ids: [pushed], logprobs: null },
+        ...{ finish: null, stop_string: null, stop_token: -1, cached: 0, drafted: 0, parsed: null },
+      });
       pushed++;
     },
     /** The chunk's text, `over`, or the error's code. */
@@ -35,7 +41,7 @@ function open() {
 describe('a generation that is read', () => {
   it('should give each chunk once and in order, then say once how it failed, however reading and telling alternate', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(fc.boolean(), { maxLength: 300 }), fc.boolean(), fc.nat(3), async (acts, fails, readsBehind) => {
+      fc.asyncProperty(runsOfActs, fc.boolean(), fc.nat(3), async (acts, fails, readsBehind) => {
         const { generation, push, read } = open();
         const reads: Promise<string>[] = [];
         for (const isRead of acts) {

@@ -235,20 +235,29 @@ describe('causes and consequences', () => {
     }
   });
 
-  it('of what a step led to are what launched that very step, also where it was launched while another ran', () => {
+  it('of what a step led to are what launched that very step, also where it was launched while another ran; and of a stop string its tokens', () => {
+    let stops = 0;
     for (const path of [virtual, live]) {
       using reader = TraceReader.open(path);
-      const launched = new Map<string, string>();
+      const causes = new Map<string, string>();
       let ahead = 0;
       for (const { act } of actsOf(reader)) {
-        const { thread, number, to, state, message } = act;
-        if (message?.type === 'STEP') launched.set(`${thread}/${number}`, `${to} ${message.plan.step}`);
-        if (message?.type !== 'LAUNCH_DONE' && message?.type !== 'LAUNCH_FAILED') continue;
-        expect(launched.get(`${act.cause_thread}/${act.cause}`)).toBe(`${to} ${message.step}`);
-        if (state === 'busy') ahead++;
+        const { thread, number, to, from, state, message } = act;
+        const cause = causes.get(`${act.cause_thread}/${act.cause}`);
+        if (message?.type === 'STEP') causes.set(`${thread}/${number}`, `${to} ${message.plan.step}`);
+        if (message?.type === 'TOKENS') causes.set(`${thread}/${number}`, to);
+        if (message?.type === 'LAUNCH_DONE' || message?.type === 'LAUNCH_FAILED') {
+          expect(cause).toBe(`${to} ${message.step}`);
+          if (state === 'busy') ahead++;
+        }
+        if (message?.type === 'STOP_FOUND') {
+          expect(cause).toBe(from);
+          stops++;
+        }
       }
       expect(ahead).toBeGreaterThan(0);
     }
+    expect(stops).toBeGreaterThan(0);
   });
 
   it('are sought with a pause now and then, however far back, so that a signal is heard meanwhile', async () => {
