@@ -17,8 +17,6 @@ import { assert, invariantBroken, toErrorRecord, UnsoundMemory } from '../protoc
 import type { Message } from '../protocol/messages.ts';
 import type { OutputMessage } from '../protocol/output.ts';
 import { kvEventsRead, type ThreadMessage, threadFailed, threadPeerDetached, threadReported, threadStarted } from '../protocol/threads.ts';
-
-import { isAnsweredAtOnce } from '../protocol/wakes.ts';
 import { PROTOCOL_HASH } from '../protocol/wire.ts';
 import { ActorHost } from '../runtime/actor-host.ts';
 import { firstAct, isLaterLife, type Mail, type Witness } from '../runtime/cast.ts';
@@ -83,8 +81,6 @@ export class NpuWorker {
   #mustMove = false;
   #isStalled = false;
   #isStepping = false;
-  /** A peer was asked for something, since this thread had nothing to do last. */
-  #isAnswerDue = false;
 
   constructor(
     { plan, worker, life, seating, lost, epochs, die_epochs, layouts, kv_lines, memories, module, folder, origin_ms, protocol, isTraced }: WorkerData,
@@ -116,10 +112,7 @@ export class NpuWorker {
       {
         clock,
         isLocal: (to) => this.#directory.threadOf(to) === this.#thread,
-        transmit: (to, from, message, cause) => {
-          this.#isAnswerDue ||= isAnsweredAtOnce(message);
-          this.#port.sendToLiving(this.#directory.threadOf(to), to, from, message, cause);
-        },
+        transmit: (to, from, message, cause) => this.#port.sendToLiving(this.#directory.threadOf(to), to, from, message, cause),
         birthOf: controllers.birthOf,
         hands: new Map([['output', ({ to, message }: Mail, act: number) => this.#outputs.get(to)?.receive(message as OutputMessage, act)]]),
         launch: (npu, work, cause) => this.#npus.launch(npu, work, cause),
@@ -246,9 +239,6 @@ export class NpuWorker {
         idleTurns = 0;
         continue;
       }
-      const looksOut = this.#isAnswerDue;
-      this.#isAnswerDue = false;
-      if (looksOut && this.#ladder.lookOut(hasWork)) continue;
       const isAwaiting = this.#isStepping || this.#isStalled || waits || transfers.mustAskAgain;
       // Not at once: who has just had its answer often asks again.
       if (!isAwaiting && ++idleTurns === TURNS_TO_REST) this.#garbage.rest();

@@ -14,8 +14,6 @@ export const SPINS_IDLE = 64;
  * free: with 4,000 the pod took an eighth more processor time for the same tokens, and no less by the clock (docs/performance.md).
  */
 const SPINS_STEPPING = 1_200;
-/** About half a millisecond: as long as a peer that slept takes to wake, look and answer. To sleep meanwhile takes 0.1 to 0.3 ms longer (docs/performance.md). */
-const SPINS_ANSWER = 6_000;
 export const SLEEP_STEPPING_MS = 1;
 /** An idle worker looks up this often, to be seen alive. */
 export const SLEEP_IDLE_MS = 1_000;
@@ -32,22 +30,13 @@ export class IdleLadder {
     this.#thread = thread;
   }
 
-  /** Looks for an answer that is due at once. True: there is work. */
-  lookOut(hasWork: () => boolean): boolean {
-    return spun(hasWork, SPINS_ANSWER);
-  }
-
   /** Returns when there may be work. Spinning allocates nothing: garbage of 300 MB/s was seen here, and one worker's collection stalls its peers. */
   idle(hasWork: () => boolean, isStepping: boolean, timer_ms: number): void {
-    if (spun(hasWork, isStepping ? SPINS_STEPPING : SPINS_IDLE)) return;
+    const spins = isStepping ? SPINS_STEPPING : SPINS_IDLE;
+    for (let spin = 0; spin < spins; spin++) {
+      if (hasWork()) return;
+      pause();
+    }
     this.#control.sleep(this.#thread, Math.min(isStepping ? SLEEP_STEPPING_MS : SLEEP_IDLE_MS, timer_ms), hasWork);
   }
-}
-
-function spun(hasWork: () => boolean, spins: number): boolean {
-  for (let spin = 0; spin < spins; spin++) {
-    if (hasWork()) return true;
-    pause();
-  }
-  return false;
 }
