@@ -1,4 +1,6 @@
 /** Dispatch and combine between NPUs that flow: whatever dies, hangs or starts anew in between, an answer is the answer to what was asked. */
+// As in transfers.ts: vitest's expect takes longer than what it looks at.
+import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { offsetOf } from '../../src/fabric/address.ts';
@@ -65,9 +67,9 @@ class Asker {
       const target = this.#app(peer);
       const answer = this.#pull(peer, event, target);
       if (answer === 'pending') continue;
-      expect(answer).toBe('pulled');
+      assert.equal(answer, 'pulled');
       const words = space.wordsOf(target);
-      for (let pair = 0; pair < peer; pair++) expect(words[offsetOf(target) / 4 + (pair * ROW_BYTES) / 4]).toBe(stamp(this.layer, peer));
+      for (let pair = 0; pair < peer; pair++) assert.equal(words[offsetOf(target) / 4 + (pair * ROW_BYTES) / 4], stamp(this.layer, peer));
       this.#missing.delete(peer);
     }
   }
