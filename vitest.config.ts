@@ -1,6 +1,5 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { ON_ONE_RUNTIME } from './test/on-one-runtime.ts';
@@ -46,11 +45,10 @@ class LongFirst extends BaseSequencer {
 /** See test/bundled-threads.ts. */
 const bundled = isDeno && process.env['SOURCES'] === undefined;
 
-/** Node loads the sources as they are, without Vite. On Deno Vite puts a bundle in the place of a thread's entry. */
-const experimental = { viteModuleRunner: isDeno };
+/** The sources are loaded as they are, without Vite. */
+const experimental = { viteModuleRunner: false };
 
 export default defineConfig({
-  resolve: { alias: bundled ? [{ find: /^.*\/thread-entry\.ts$/, replacement: fileURLToPath(new URL('test/bundled-entry.ts', import.meta.url)) }] : [] },
   test: {
     // Deno runs vitest's forks only.
     pool: 'forks',
@@ -60,7 +58,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // What is waited for comes when it comes: on a crowded machine not within vitest's second.
     expect: { poll: { timeout: 30_000 } },
-    setupFiles: ['test/property-limits.ts', ...(isDeno ? [] : ['test/one-thread.ts'])],
+    setupFiles: ['test/property-limits.ts', ...(isDeno ? [] : ['test/one-thread.ts']), ...(bundled ? ['test/bundled-loader.ts'] : [])],
     globalSetup: ['test/bundled-threads.ts'],
     // Two cores: a pod has threads of its own.
     maxWorkers: 2,

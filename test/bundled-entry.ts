@@ -1,5 +1,5 @@
 /**
- * Stands for src/runtime/thread-entry.ts in tests on Deno (vitest.config.ts, bundled-threads.ts): a thread's entry is its bundle. On Node, whose loader can be
+ * Stands for src/runtime/thread-entry.ts in tests on Deno (bundled-loader.ts, bundled-threads.ts): a thread's entry is its bundle. On Node, whose loader can be
  * told so, the sources stay as they are.
  */
 import { bundleOf } from '../scripts/bundle-names.ts';

@@ -1,7 +1,8 @@
 /**
  * Before all tests: threads and commands that tests start load one file each, made of the sources as they are now (scripts/bundles.ts). A pod starts in 0.6 of
  * the time so, and tests start hundreds. On Node the loader puts the bundle in a source's place; on Deno, whose loader does not do so for a thread, whoever
- * starts it does (bundled-entry.ts). In the packed program, and in what test/deno and test/examples run on Deno, each module is loaded by itself.
+ * starts it does (bundled-loader.ts, bundled-entry.ts). In the packed program, and in what test/deno and test/examples run on Deno, each module is loaded by
+ * itself.
  *
  * SOURCES=1 turns it off: then an error's stack names the source.
  */
