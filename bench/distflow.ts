@@ -130,7 +130,7 @@ async function measureMemory(segments: 1 | 2): Promise<unknown[]> {
           seal(offer);
           return timed_us(() => pull(offer, slice));
         },
-        // As a pod does, unless `kv_checks` is off.
+        // As a pod does, unless `kv_checks` is off or all blocks are offered with their sums at rest.
         guarded: () => {
           const slice = next();
           const offer = opened(sides, slice);
