@@ -84,7 +84,31 @@ async function readStream(body: ReadableStream<Uint8Array> | null, limitBytes: n
   return bytes;
 }
 
+const [QUOTE, BACKSLASH, OPEN_BRACKET, CLOSE_BRACKET, OPEN_BRACE, CLOSE_BRACE] = [0x22, 0x5c, 0x5b, 0x5d, 0x7b, 0x7d];
+
+/** Before it is parsed: 6 MB of brackets took JSON.parse seconds, in which nobody else was served. */
+function checkDepth(bytes: Uint8Array): void {
+  let depth = 0;
+  for (let at = 0; at < bytes.length; at++) {
+    const byte = bytes[at];
+    if (byte === QUOTE) at = endOfString(bytes, at + 1);
+    else if (byte === CLOSE_BRACKET || byte === CLOSE_BRACE) depth--;
+    else if ((byte === OPEN_BRACKET || byte === OPEN_BRACE) && ++depth > DEPTH_MAX) throw new ApiError(400, `The body nests deeper than ${DEPTH_MAX} levels.`);
+  }
+}
+
+/** Where its closing quote is. A search by the runtime: most of a large body is text. */
+function endOfString(bytes: Uint8Array, begin: number): number {
+  for (let end = bytes.indexOf(QUOTE, begin); end >= 0; end = bytes.indexOf(QUOTE, end + 1)) {
+    let escapes = 0;
+    while (bytes[end - 1 - escapes] === BACKSLASH) escapes++;
+    if (escapes % 2 === 0) return end;
+  }
+  return bytes.length;
+}
+
 function parse(bytes: Uint8Array): unknown {
+  checkDepth(bytes);
   let text: string;
   try {
     text = decoder.decode(bytes);
@@ -98,11 +122,10 @@ function parse(bytes: Uint8Array): unknown {
   }
 }
 
-/** Level by level, so that no depth of nesting can exhaust the stack. */
+/** Level by level: how deep it is, was looked at before. */
 function inspect(root: object): void {
   let level: object[] = [root];
-  for (let depth = 1; level.length > 0; depth++) {
-    if (depth > DEPTH_MAX) throw new ApiError(400, `The body nests deeper than ${DEPTH_MAX} levels.`);
+  while (level.length > 0) {
     const below: object[] = [];
     for (const node of level) {
       if (Array.isArray(node)) for (const value of node) inspectValue(value, below);

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createApp } from '../../src/api/index.ts';
 import { runs } from '../property-runs.ts';
 import { post } from './ask.ts';
@@ -119,6 +119,18 @@ const malformed = fc.constantFrom(...paths).chain((path) => {
 
 describe('malformed requests', () => {
   const app = createApp(new FakePod());
+
+  it('should not be parsed where they nest too deep, which brackets in a text are not', async () => {
+    using parse = vi.spyOn(JSON, 'parse');
+    for (const extra of [nest(64), '['.repeat(1_000_000), `"a\\\\",${nest(64)}`, `[${'{"a":'.repeat(64)}`]) {
+      const response = await post(app, '/v1/completions', `{"prompt":"x","extra":${extra}}`);
+      expect(response.status).toBe(400);
+      expect(await response.text()).toContain('nests deeper than 64 levels');
+    }
+    expect(parse).not.toHaveBeenCalled();
+    for (const extra of [nest(63), JSON.stringify('['.repeat(65)), JSON.stringify(`"\\"${'{'.repeat(65)}\\`), `${'[],'.repeat(100).replace(/^/, '[')}1]`])
+      expect((await post(app, '/v1/completions', `{"prompt":"x","max_tokens":1,"extra":${extra}}`)).status).toBe(200);
+  });
 
   it(`should get 4xx and an error object each, ${RUNS} of them, and leave the server alive`, async () => {
     await fc.assert(
