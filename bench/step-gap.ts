@@ -16,10 +16,7 @@ const TOKENS = Number(process.env['BENCH_TOKENS'] ?? 96);
 const TURNS = Number(process.env['BENCH_ROUNDS'] ?? 7);
 /** What runs once a step comes to V8's last optimiser after so many of them, however long they take: after a third of it the gap is a quarter longer (docs/performance.md). */
 const WARM_STEPS = Number(process.env['BENCH_WARM_STEPS'] ?? 20_000);
-/**
- * Of a turn, behind one that does not count: while the other pod had its turn, this one's weights, code and data left the processor's caches. A round of one request
- * is over in 30 ms, and its gaps were half as long again as of a pod that has no other beside it (docs/performance.md).
- */
+/** Of a turn, behind one that does not count: it begins with caches that the other pod's turn has emptied, and a round of one request is over in 30 ms. */
 const ROUNDS_PER_TURN = 4;
 const GOAL = 0.05;
 /** NPUs, workers and requests of one row. */
