@@ -23,7 +23,7 @@ const BEGUN_MS = 1_000;
  * Runs a bundle, with what V8 made of it in an earlier thread under the same flags. Who is the first keeps it: a worker when it ends, whose loop lets no timer
  * run; a control thread, which is terminated, once it has begun.
  */
-const begin = (name: string): string => `import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+const begin = (name: string): string => `import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { cachedDataVersionTag } from 'node:v8';
@@ -45,8 +45,13 @@ if (cachedData === undefined || script.cachedDataRejected) {
     clearTimeout(timer);
     process.off('exit', keep);
     const making = \`\${compiled}.\${process.pid}.\${threadId}\`;
-    writeFileSync(making, script.createCachedData());
-    renameSync(making, compiled);
+    // A disk that is full, or a process that may write no such file, costs nobody more than compiling anew.
+    try {
+      writeFileSync(making, script.createCachedData());
+      renameSync(making, compiled);
+    } catch {
+      rmSync(making, { force: true });
+    }
   };
   const timer = setTimeout(keep, ${BEGUN_MS}).unref();
   process.on('exit', keep);

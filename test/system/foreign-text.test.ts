@@ -25,7 +25,8 @@ describe('a reply that cannot be parsed', () => {
     const bystander = pod.complete('Once', { seed: 1, max_tokens: 40, ignore_eos: true });
     const messages = [{ role: 'user' as const, content: 'x' }];
     for (const n of [1, 2, 1]) {
-      const call = pod.complete({ messages, tools: poison }, { ...spoken.say(OPENED), max_tokens: 30, ignore_eos: true, n, tool_call_parser: 'qwen3_coder' });
+      // Longer than the caller ever takes to hear of it, and to cancel what is left.
+      const call = pod.complete({ messages, tools: poison }, { ...spoken.say(OPENED), max_tokens: 999, ignore_eos: true, n, tool_call_parser: 'qwen3_coder' });
       await expect(call).rejects.toMatchObject({ code: 'internal', message: expect.stringContaining("the reply's text could not be parsed") });
     }
     expect((await bystander).choices[0]?.token_ids).toEqual(quiet);
