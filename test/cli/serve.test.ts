@@ -52,7 +52,7 @@ describe('minipod serve', () => {
   });
 
   // It runs Node, whatever runs the tests.
-  it.skipIf('Deno' in globalThis)('should hear the SIGTERM that npm start is sent, which npm passes on to its shell alone', async () => {
+  it('should hear the SIGTERM that npm start is sent, which npm passes on to its shell alone', async () => {
     const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: { start: string } };
     const PATH = `node_modules/.bin:${process.env['PATH']}`;
     const shell = spawn('sh', ['-c', `${scripts.start} --port 0 --json`], { env: { ...process.env, PATH }, stdio: ['ignore', 'pipe', 'inherit'] });
